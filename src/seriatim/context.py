@@ -1,0 +1,87 @@
+"""Encoders: what a model is conditioned on, turned into what its network's initial state takes.
+
+log p(x | c) = sum_t log p(x_t | x_<t, encoder(c))
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seriatim.config import Configurable
+
+
+class Encoder(Configurable, nn.Module):
+    """Turns a context into features, or into any pytree of tensors that the network's initial state takes.
+
+    Attributes:
+        event_dim: how many trailing axes of a context belong to one row; the axes before are batch axes.
+        num_features: the size of the encoded vector.
+    """
+
+    event_dim: int = 0
+    num_features: int = 0
+
+    def check(self, context: Tensor) -> None:
+        """Raise ValueError unless the context fits."""
+
+    def forward(self, context: Tensor) -> Any:
+        """Map contexts (B, *event) to a pytree of tensors with batch size B."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward")
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}"
+
+
+class Labels(Encoder):
+    """Class labels 0..K-1, one-hot.
+
+    Example:
+        >>> Labels(3)(torch.tensor([2]))
+        tensor([[0., 0., 1.]])
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes: expected 1 or more, got {num_classes}")
+        self.num_features = num_classes
+
+    def check(self, context: Tensor) -> None:
+        if context.is_floating_point() or context.is_complex():
+            raise ValueError(f"context: expected integer labels, got {context.dtype}")
+        if context.numel() and not (0 <= int(context.min()) and int(context.max()) < self.num_features):
+            low, high = int(context.min()), int(context.max())
+            raise ValueError(f"context: expected labels in 0..{self.num_features - 1}, got {low}..{high}")
+
+    def forward(self, context: Tensor) -> Tensor:
+        return F.one_hot(context.long(), self.num_features).to(torch.get_default_dtype())
+
+
+class Vector(Encoder):
+    """Real vectors, taken as they are.
+
+    Example:
+        >>> Vector(2)(torch.tensor([[0.5, 1.0]]))
+        tensor([[0.5000, 1.0000]])
+    """
+
+    event_dim = 1
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        if num_features < 1:
+            raise ValueError(f"num_features: expected 1 or more, got {num_features}")
+        self.num_features = num_features
+
+    def check(self, context: Tensor) -> None:
+        if context.ndim < 1 or context.shape[-1] != self.num_features:
+            raise ValueError(f"context: expected vectors of size {self.num_features}, got {tuple(context.shape)}")
+        if not torch.isfinite(context).all():
+            raise ValueError("context: expected finite numbers, got NaN or infinity")
+
+    def forward(self, context: Tensor) -> Tensor:
+        return context

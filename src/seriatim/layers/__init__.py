@@ -1,0 +1,19 @@
+"""Layers: `Causal` modules from which networks are built, each obeying the law of chunks."""
+
+from seriatim.layers.attention import CrossAttention, SelfAttention
+from seriatim.layers.convolution import CausalConv1d, MaskedConv2d
+from seriatim.layers.linear import MaskedLinear
+from seriatim.layers.recurrent import GRU, LSTM, RNN
+from seriatim.layers.table import ConditionalTable
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "CausalConv1d",
+    "ConditionalTable",
+    "CrossAttention",
+    "MaskedConv2d",
+    "MaskedLinear",
+    "SelfAttention",
+]

@@ -1,0 +1,118 @@
+"""Attention on torch's fused kernel: causal over what came before, and over an encoded source."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seriatim.causal import Causal, State, write
+
+
+class SelfAttention(Causal):
+    """Masked multi-head self-attention.
+
+        y_t = W_o concat_h softmax(q_t . K_1..t / sqrt(d)) V_1..t
+
+    Shapes: x (B, n, F) -> y (B, n, F). The state keeps the keys and values of all positions so far, (B, S, F) each,
+    preallocated for `max_length` positions.
+
+    Reference: Attention Is All You Need (Vaswani et al., 2017).
+
+    Example:
+        >>> layer = SelfAttention(8, num_heads=2)
+        >>> layer(torch.zeros(1, 5, 8), layer.initial_state(1, max_length=5))[0].shape
+        torch.Size([1, 5, 8])
+    """
+
+    def __init__(self, num_features: int, num_heads: int) -> None:
+        super().__init__()
+        _divides(num_features, num_heads)
+        self.num_features, self.num_heads = num_features, num_heads
+        self.qkv = nn.Linear(num_features, 3 * num_features)
+        self.out = nn.Linear(num_features, num_features)
+
+    def initial_state(self, batch_size: int, context: Any = None, max_length: int | None = None) -> State:
+        shape = (batch_size, max_length or 0, self.num_features)
+        return {
+            "position": torch.zeros(batch_size, dtype=torch.int64, device=self.out.weight.device),
+            "keys": self.out.weight.new_zeros(shape),
+            "values": self.out.weight.new_zeros(shape),
+        }
+
+    def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        start, n = int(state["position"][0]), x.shape[1]
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        keys, values = _append(state["keys"], start, k), _append(state["values"], start, v)
+        stop = start + n
+        y = _attend(q, keys[:, :stop], values[:, :stop], self.num_heads, causal_from=start)
+        return self.out(y), {"position": state["position"] + n, "keys": keys, "values": values}
+
+
+class CrossAttention(Causal):
+    """Attention over an encoded source, whose keys and values are projected once, into the initial state.
+
+        y_t = W_o concat_h softmax(q_t . K / sqrt(d)) V,    K, V from the context (B, S, F)
+
+    The context is (memory, mask): (B, S, F) and (B, S), True where the source has a symbol.
+
+    Reference: Attention Is All You Need (Vaswani et al., 2017).
+
+    Example:
+        >>> layer = CrossAttention(8, num_heads=2)
+        >>> memory, mask = torch.zeros(1, 7, 8), torch.ones(1, 7, dtype=torch.bool)
+        >>> layer(torch.zeros(1, 5, 8), layer.initial_state(1, (memory, mask)))[0].shape
+        torch.Size([1, 5, 8])
+    """
+
+    def __init__(self, num_features: int, num_heads: int) -> None:
+        super().__init__()
+        _divides(num_features, num_heads)
+        self.num_heads = num_heads
+        self.q = nn.Linear(num_features, num_features)
+        self.kv = nn.Linear(num_features, 2 * num_features)
+        self.out = nn.Linear(num_features, num_features)
+
+    def initial_state(self, batch_size: int, context: Any = None, max_length: int | None = None) -> State:
+        memory, mask = context
+        keys, values = self.kv(memory).chunk(2, dim=-1)
+        return {"keys": keys, "values": values, "mask": mask}
+
+    def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        y = _attend(self.q(x), state["keys"], state["values"], self.num_heads, mask=state["mask"][:, None, None])
+        return self.out(y), state
+
+    def dependencies(self, length: int) -> Tensor:
+        return torch.eye(length, dtype=torch.bool)
+
+
+def _append(buffer: Tensor, start: int, values: Tensor) -> Tensor:
+    """Write into a preallocated buffer; let one that is too short grow."""
+    missing = start + values.shape[1] - buffer.shape[1]
+    if missing > 0:
+        buffer = torch.cat([buffer, buffer.new_zeros(buffer.shape[0], missing, buffer.shape[2])], dim=1)
+    return write(buffer, start, values)
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    num_heads: int,
+    *,
+    causal_from: int | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    q, k, v = (t.unflatten(-1, (num_heads, -1)).transpose(1, 2) for t in (q, k, v))
+    if causal_from is not None and q.shape[2] > 1 and causal_from > 0:
+        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(causal_from)
+    is_causal = causal_from == 0 and q.shape[2] > 1
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)
+    return y.transpose(1, 2).flatten(-2)
+
+
+def _divides(num_features: int, num_heads: int) -> None:
+    if num_features % num_heads:
+        raise ValueError(f"num_heads: expected a divisor of {num_features}, got {num_heads}")

@@ -1,0 +1,100 @@
+"""`AutoregressiveModel`: an order, a network, a head, and an encoder where there is a context."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seriatim.autoregressive import Autoregressive
+from seriatim.causal import Causal
+from seriatim.config import Configurable
+from seriatim.context import Encoder
+from seriatim.heads import Head
+from seriatim.order import Order
+
+
+class AutoregressiveModel(Configurable, nn.Module):
+    """A family of joint distributions, one for each context: `model(context)` is a `torch` distribution.
+
+        log p(x | c) = sum_t log p(x_t | x_<t, c)
+
+    The model shifts the inputs once: the network reads (start, x_1, ..., x_T-1) and is causal, never strictly causal.
+
+    Args:
+        network: maps features (B, n, F) to parameters (B, n, P).
+        head: the values of one position.
+        order: the places of the data as positions.
+        encoder: turns a context into what the network's initial state takes; None for unconditional models.
+
+    Example:
+        >>> from seriatim.heads import Bernoulli
+        >>> from seriatim.layers import LSTM
+        >>> from seriatim.causal import CausalSequential
+        >>> model = AutoregressiveModel(CausalSequential(LSTM(1, 8), nn.Linear(8, 1)), Bernoulli(), Order((5,)))
+        >>> model().log_prob(torch.ones(2, 5)).shape
+        torch.Size([2])
+    """
+
+    def __init__(self, network: Causal, head: Head, order: Order, encoder: Encoder | None = None) -> None:
+        super().__init__()
+        self.network, self.head, self.order, self.encoder = network, head, order, encoder
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one data row."""
+        return (*self.order.shape, *self.head.value_shape)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the first parameter."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the first parameter."""
+        return next(self.parameters()).dtype
+
+    def cast(self, tensor: Tensor) -> Tensor:
+        """Move a tensor to the model's device, and to its dtype where it holds real numbers."""
+        return tensor.to(self.device, self.dtype) if tensor.is_floating_point() else tensor.to(self.device)
+
+    def forward(self, context: Tensor | None = None, *, order: Order | None = None) -> Autoregressive:
+        """Return the distribution given a context; its batch shape is that of the context."""
+        if order is not None and not self.network.order_agnostic:
+            raise ValueError("order: expected None, for the model has a fixed order, got one")
+        return Autoregressive(self, context, order)
+
+    def training_distribution(self, context: Tensor | None = None) -> Any:
+        """Return the distribution whose -log p one training step minimises; order-agnostic models draw an order."""
+        return self(context)
+
+    def log_prob(self, value: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return log p(x | c) in nats: short for `model(context).log_prob(value)`."""
+        return self(context).log_prob(value)
+
+    def sample(self, sample_shape: Any = (), context: Tensor | None = None, *, seed: int | None = None) -> Tensor:
+        """Draw samples: short for `model(context).sample(sample_shape)`."""
+        return self(context).sample(sample_shape, seed=seed)
+
+    def start(self, batch_size: int) -> Tensor:
+        """Return the start symbol (B, 1, F), what the network reads before x_1: zeros."""
+        return torch.zeros(batch_size, 1, self.head.num_features, device=self.device, dtype=self.dtype)
+
+    def shifted(self, x: Tensor, order: Order) -> Tensor:
+        """Return the network's input for values in positions (B, T, ...): (start, x_1, ..., x_T-1) encoded."""
+        features = self.cast(self.head.encode(x[:, :-1], order.permutation[:-1]))
+        return torch.cat([self.start(x.shape[0]), features], dim=1)
+
+    @torch.no_grad()
+    def initialise_output(self, data: Tensor) -> None:
+        """Set the output biases to the marginals of the data (N, *event_shape): training starts factorised."""
+        bias = getattr(self.network, "output_bias", None)
+        if bias is None:
+            return
+        x = self.order.to_positions(data)
+        variables = self.order.permutation
+        if bias.shape != (self.order.length, self.head.num_params):  # one bias for all positions
+            x, variables = x.flatten(0, 1)[:, None], variables[:1]
+        bias.copy_(self.head.marginal_params(x, variables).reshape(bias.shape))

@@ -1,0 +1,113 @@
+"""`Order`: which value comes first, second, third."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from seriatim.config import Configurable
+
+
+class Order(Configurable):
+    """A bijection between the places of the data and the positions 1..T.
+
+        x_t = data[permutation[t]]        t = 1..T, places counted in row-major order
+
+    Args:
+        shape: the shape of the places, e.g. (D,) for a table or (H, W) for an image. A place may hold a vector: those
+            axes come after `shape` in the data and are not part of the order.
+        permutation: (T,) the flat place at each position; row-major (raster) if None.
+
+    Raises:
+        ValueError: the permutation is none.
+
+    Example:
+        >>> order = Order((2, 2), permutation=[3, 2, 1, 0])
+        >>> order.to_positions(torch.tensor([[[1, 2], [3, 4]]]))
+        tensor([[4, 3, 2, 1]])
+        >>> order.to_data(torch.tensor([[4, 3, 2, 1]]))
+        tensor([[[1, 2],
+                 [3, 4]]])
+    """
+
+    def __init__(self, shape: Sequence[int], permutation: Sequence[int] | Tensor | None = None) -> None:
+        self.shape = tuple(int(size) for size in shape)
+        if not self.shape or min(self.shape) < 1:
+            raise ValueError(f"shape: expected one or more positive sizes, got {tuple(shape)}")
+        self.length = math.prod(self.shape)
+        natural = torch.arange(self.length)
+        self.permutation = natural if permutation is None else torch.as_tensor(permutation, dtype=torch.int64)
+        if self.permutation.shape != (self.length,) or not torch.equal(self.permutation.sort().values, natural):
+            raise ValueError(f"permutation: expected each of 0..{self.length - 1} once, got {_short(self.permutation)}")
+        self.inverse = torch.argsort(self.permutation)
+        self.is_natural = torch.equal(self.permutation, natural)
+
+    def to_positions(self, data: Tensor) -> Tensor:
+        """Map data (B, *shape, ...) to a sequence (B, T, ...)."""
+        flat = data.flatten(1, len(self.shape)) if len(self.shape) > 1 else data
+        return flat if self.is_natural else flat.index_select(1, self.permutation.to(data.device))
+
+    def to_data(self, sequence: Tensor) -> Tensor:
+        """Map a sequence (B, T, ...) to data (B, *shape, ...)."""
+        flat = sequence if self.is_natural else sequence.index_select(1, self.inverse.to(sequence.device))
+        return flat.unflatten(1, self.shape)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.shape}{'' if self.is_natural else f', {_short(self.permutation)}'})"
+
+
+class RandomOrder(Order):
+    """An order drawn at random, the same for the same seed on every machine.
+
+    Example:
+        >>> RandomOrder((4,), seed=1).permutation.tolist() == RandomOrder((4,), seed=1).permutation.tolist()
+        True
+    """
+
+    def __init__(self, shape: Sequence[int], seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        super().__init__(shape, torch.randperm(math.prod(shape), generator=generator))
+
+
+class Scan(Order):
+    """One of the eight flips and transposes of an image's raster scan, which a raster-bound network can take.
+
+        place of position t = (h, w) after flips; columns before rows if transposed
+
+    Args:
+        shape: (H, W).
+        flip_rows: read from the bottom row up.
+        flip_columns: read each row from right to left.
+        transpose: read column by column; the network then sees an image of W x H.
+
+    Example:
+        >>> Scan((2, 3), flip_columns=True).permutation.tolist()
+        [2, 1, 0, 5, 4, 3]
+        >>> Scan((2, 3), transpose=True).permutation.tolist()
+        [0, 3, 1, 4, 2, 5]
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        flip_rows: bool = False,
+        flip_columns: bool = False,
+        transpose: bool = False,
+    ) -> None:
+        if len(shape) != 2:
+            raise ValueError(f"shape: expected (height, width), got {tuple(shape)}")
+        places = torch.arange(math.prod(shape)).reshape(tuple(shape))
+        flipped = [axis for axis, flip in enumerate((flip_rows, flip_columns)) if flip]
+        places = places.flip(flipped) if flipped else places
+        places = places.T if transpose else places
+        self.scanned_shape = tuple(places.shape)
+        super().__init__(shape, places.reshape(-1))
+
+
+def _short(values: Tensor) -> str:
+    listed = ", ".join(str(v) for v in values.flatten()[:8].tolist())
+    return f"[{listed}{', ...' if values.numel() > 8 else ''}]"

@@ -1,0 +1,132 @@
+"""What a check is given: a float64 copy of the model, contexts, and data it can produce."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seriatim.autoregressive import Autoregressive
+from seriatim.context import Labels, Vector
+from seriatim.model import AutoregressiveModel
+
+MAX_ENUMERATED = 20_000
+
+
+class CheckFailed(AssertionError):
+    """A check found the model to be wrong."""
+
+
+class NotApplicable(Exception):
+    """A check has nothing to say about this model; the message says why."""
+
+
+class Case:
+    """A model under test with rows of data and contexts, all in float64.
+
+    Args:
+        model: any model; it is copied, and its weights are left alone.
+        context: draws B contexts; made for `Labels` and `Vector` encoders if None.
+        seed: of everything drawn here.
+    """
+
+    rows = 6
+
+    def __init__(
+        self, model: AutoregressiveModel, context: Callable[[int], Tensor] | None = None, seed: int = 0
+    ) -> None:
+        self.model = copy.deepcopy(model).double().eval().to("cpu")
+        self.generator = torch.Generator().manual_seed(seed)
+        self._draw_context = context
+        self.context = self.contexts(self.rows)
+        self.length = self.model.order.length
+        self.x = self.distribution(self.rows).sample(seed=seed)
+        self.other = self.distribution(self.rows).sample(seed=seed + 1)
+
+    def contexts(self, batch_size: int) -> Tensor | None:
+        """Draw B contexts, or None for an unconditional model."""
+        encoder = self.model.encoder
+        if encoder is None:
+            return None
+        if self._draw_context is not None:
+            return self._draw_context(batch_size)
+        if isinstance(encoder, Labels):
+            return torch.arange(batch_size) % encoder.num_features
+        if isinstance(encoder, Vector):
+            return torch.randn(batch_size, encoder.num_features, generator=self.generator, dtype=torch.float64)
+        raise ValueError(f"context: expected a function that draws contexts for {encoder}, got None")
+
+    def distribution(self, batch_size: int, context: Tensor | None = None) -> Autoregressive:
+        """Return the distribution of B rows, each with its context."""
+        if self.model.encoder is None:
+            return self.model().expand((batch_size,))
+        context = self.contexts(batch_size) if context is None else context
+        return self.model(context)
+
+    @property
+    def joint(self) -> Autoregressive:
+        """The distribution of the case's own rows and contexts."""
+        return self.model(self.context) if self.context is not None else self.model().expand((self.rows,))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the network's input for data x (B, *event_shape): shifted features (B, T, F)."""
+        return self.model.shifted(self.model.order.to_positions(x), self.model.order)
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """Return the network's outputs (B, T, P) for data x, in one chunk."""
+        y, _ = self.model.network(self.features(x), self.joint.initial_state())
+        return y
+
+    def positions(self, x: Tensor) -> Tensor:
+        """Return data x in positions (B, T, ...)."""
+        return self.model.order.to_positions(x)
+
+    def replaced(self, position: int) -> Tensor:
+        """Return x with the value at one position replaced by another possible value."""
+        x = self.positions(self.x).clone()
+        other = self.positions(self.other)[:, position]
+        x[:, position] = torch.where(x[:, position] == other, self._different(x[:, position], position), other)
+        return self.model.order.to_data(x)
+
+    def _different(self, value: Tensor, position: int) -> Tensor:
+        """Return another value of the support, where two samples agree."""
+        support = value_support(self.model, position)
+        if support is None:
+            return value + 0.5
+        code = torch.tensor(
+            [next(i for i, s in enumerate(support) if torch.equal(torch.as_tensor(s), v)) for v in value.unbind(0)]
+        )
+        return torch.stack([support[(int(i) + 1) % len(support)] for i in code]).to(value.dtype)
+
+
+def value_support(model: AutoregressiveModel, position: int = 0) -> list[Tensor] | None:
+    """List all values that one position can take, or None where they are infinitely or too many."""
+    head: Any = model.head
+    if hasattr(head, "values_at"):
+        return head.values_at(int(model.order.permutation[position]))
+    inner = getattr(head, "model", None)
+    if isinstance(inner, AutoregressiveModel):
+        return space(inner)
+    support = head.support
+    if getattr(support, "is_discrete", False) and hasattr(support, "upper_bound"):
+        return [torch.tensor(v) for v in range(support.lower_bound, support.upper_bound + 1)]
+    if type(support).__name__ == "_Boolean":
+        return [torch.tensor(0.0), torch.tensor(1.0)]
+    return None
+
+
+def space(model: AutoregressiveModel) -> list[Tensor] | None:
+    """List every possible data row, or None if the space is infinite or larger than 20,000."""
+    supports = [value_support(model, t) for t in range(model.order.length)]
+    if any(s is None for s in supports):
+        return None
+    lists = [s for s in supports if s is not None]
+    if math.prod(len(s) for s in lists) > MAX_ENUMERATED:
+        return None
+    sequences = torch.stack([torch.stack(row) for row in itertools.product(*lists)])
+    return list(model.order.to_data(sequences))

@@ -1,0 +1,161 @@
+"""Checks of the probabilities: they sum to 1, samples follow them, noise is addressed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+from torch import distributions as td
+
+from seriatim.autoregressive import Autoregressive
+from seriatim.noise import uniforms
+from seriatim.testing.case import Case, CheckFailed, NotApplicable, space
+from seriatim.testing.law import assert_close
+
+NUM_SAMPLES = 20_000
+MIN_P_VALUE = 1e-6
+TIE = 1e-6
+
+
+@torch.no_grad()
+def normalisation(case: Case) -> None:
+    """exp(log_prob) sums to 1 over the whole space, or every conditional integrates to 1."""
+    rows = space(case.model)
+    if rows is not None:
+        x = torch.stack(rows)
+        for row in range(2 if case.context is not None else 1):
+            context = None if case.context is None else case.context[row]
+            total = case.model(context).log_prob(x).exp().sum()
+            assert_close("sum of p over the space", total, torch.ones_like(total))
+        return
+    mass = total_mass(case.joint.conditionals(case.x))
+    assert_close("mass of each conditional", mass, torch.ones_like(mass), 1e-5)
+
+
+def total_mass(conditional: Any) -> Tensor:
+    """Return the total probability of distributions of one position: a sum, or an integral by the trapezoid rule.
+
+    A distribution that knows better (a mixed one) has a method `total_mass` of its own.
+    """
+    if hasattr(conditional, "total_mass"):
+        return conditional.total_mass()
+    support = conditional.support
+    if isinstance(conditional, Autoregressive):
+        rows = space(conditional.model)
+        if rows is None:
+            raise NotApplicable("the space inside a position is too large to sum over")
+        values = torch.stack(rows).reshape(-1, *[1] * len(conditional.batch_shape), *conditional.event_shape)
+        return conditional.log_prob(values).exp().sum(0)
+    if support.is_discrete:
+        values = torch.arange(support.lower_bound, support.upper_bound + 1)
+        return conditional.log_prob(values.reshape(-1, *[1] * len(conditional.batch_shape))).exp().sum(0)
+    if support.event_dim:
+        return _gaussian_mass(conditional)
+    return _integral(conditional)
+
+
+def _integral(conditional: Any) -> Tensor:
+    """Integrate a scalar density by the trapezoid rule on a grid laid around each of its components."""
+    parts = getattr(conditional, "components", None)
+    loc = conditional.loc[..., None] if parts is None else parts.loc
+    scale = conditional.scale[..., None] if parts is None else parts.scale
+    # Dense in the middle, out to 60 scales: sinh spaces the points.
+    z = torch.sinh(torch.linspace(-1, 1, 3001, dtype=loc.dtype) * 5) / math.sinh(5) * 60
+    grid = (loc[..., None] + scale[..., None] * z).flatten(-2).sort(-1).values.movedim(-1, 0)
+    return torch.trapezoid(conditional.log_prob(grid).exp(), grid, dim=0)
+
+
+def _gaussian_mass(conditional: Any) -> Tensor:
+    """Integrate a density over vectors of two dimensions on a grid in units of its own scale."""
+    if conditional.event_shape != (2,):
+        raise NotApplicable(f"an integral over {conditional.event_shape[0]} dimensions is too large for a grid")
+    z = torch.linspace(-9, 9, 401, dtype=torch.float64)
+    grid = torch.cartesian_prod(z, z).reshape(-1, *[1] * len(conditional.batch_shape), 2)
+    x = conditional.loc + (conditional.scale_tril @ grid[..., None]).squeeze(-1)
+    area = conditional.scale_tril.diagonal(dim1=-2, dim2=-1).prod(-1) * (z[1] - z[0]) ** 2
+    return conditional.log_prob(x).exp().sum(0) * area
+
+
+@torch.no_grad()
+def sample_law(case: Case) -> None:
+    """20,000 samples follow exp(log_prob): chi-square over the space, or the uniformity of F(x_t | x_<t)."""
+    context = None if case.context is None else case.context[0]
+    joint = case.model(context)
+    rows = space(case.model)
+    x = joint.sample((NUM_SAMPLES,), seed=11)
+    if rows is None:
+        return _uniform_transform(case, joint, x)
+    table = torch.stack(rows).double().flatten(1)
+    weights = torch.tensor([math.pi ** (i % 37) + i for i in range(table.shape[1])], dtype=torch.float64)
+    keys, drawn = (table @ weights).numpy(), (x.double().flatten(1) @ weights).numpy()
+    order = np.argsort(keys)
+    found = np.searchsorted(keys[order], drawn - 1e-6)
+    counts = np.bincount(order[np.minimum(found, len(order) - 1)], minlength=len(keys))
+    expected = joint.log_prob(torch.stack(rows)).exp().numpy() * NUM_SAMPLES
+    common = expected >= 5
+    observed_cells = np.append(counts[common], counts[~common].sum())
+    expected_cells = np.append(expected[common], expected[~common].sum())
+    if expected_cells[-1] < 5:
+        keep = expected_cells[-1] > 0 or observed_cells[-1] == 0
+        if not keep or observed_cells[-1] > 40:
+            raise CheckFailed(f"{observed_cells[-1]} samples fell where {expected_cells[-1]:.2g} are expected")
+        observed_cells, expected_cells = observed_cells[:-1], expected_cells[:-1]
+    if len(observed_cells) < 2:
+        return None
+    statistic = float(((observed_cells - expected_cells) ** 2 / expected_cells).sum())
+    p_value = float(stats.chi2.sf(statistic, len(observed_cells) - 1))
+    if p_value < MIN_P_VALUE:
+        raise CheckFailed(f"chi-square {statistic:.1f} over {len(observed_cells)} cells, p = {p_value:.1e}")
+    return None
+
+
+def _uniform_transform(case: Case, joint: Autoregressive, x: Tensor) -> None:
+    conditionals = joint.conditionals(x)
+    if isinstance(conditionals, td.MultivariateNormal):
+        white = torch.linalg.solve_triangular(
+            conditionals.scale_tril, (case.positions(x) - conditionals.loc)[..., None], upper=False
+        )
+        u = torch.special.ndtr(white.squeeze(-1))
+    elif hasattr(conditionals, "randomized_cdf"):
+        u = conditionals.randomized_cdf(case.positions(x))
+    else:
+        try:
+            u = conditionals.cdf(case.positions(x))
+        except NotImplementedError as error:
+            raise NotApplicable("the space is too large for a chi-square and the head has no cdf") from error
+    for t, column in enumerate(u.flatten(1).T):
+        p_value = float(stats.kstest(column.numpy(), "uniform").pvalue)
+        if p_value < MIN_P_VALUE:
+            raise CheckFailed(f"F(x_t | x_<t) of position {t} is not uniform: KS p = {p_value:.1e}")
+
+
+@torch.no_grad()
+def addressed_noise(case: Case) -> None:
+    """Sample r depends on (seed, r) and its context only: not on how many are drawn, nor on the neighbours."""
+    joint = case.distribution(case.rows, case.context)
+    whole = joint.sample(seed=5)
+    half = case.rows // 2
+    part = joint.rows(torch.arange(half, case.rows)).sample_rows(torch.arange(half, case.rows), seed=5)
+    assert_close("the second half of the rows drawn alone", part, whole[half:])
+    if torch.equal(joint.sample(seed=6), whole) and case.length > 8:
+        raise CheckFailed("another seed gives the same samples")
+
+
+@torch.no_grad()
+def inverse_transform(case: Case) -> None:
+    """Each sampled value is what its own uniform, within rounding, gives under the parallel form's conditional."""
+    lanes = case.model.head.num_uniforms
+    x = case.joint.sample(seed=7)
+    u = uniforms(7, torch.arange(case.rows), torch.arange(case.length), lanes)
+    conditionals, values = case.joint.conditionals(x), case.positions(x).double()
+    nearby = [conditionals.from_uniforms((u + step).clamp(1e-12, 1 - 1e-12)).double() for step in (-TIE, 0.0, TIE)]
+    exact = torch.stack(nearby)
+    low, high = exact.amin(0) - 1e-6, exact.amax(0) + 1e-6
+    outside = ~((values >= low) & (values <= high)) & ~(values.isnan() & exact[1].isnan())
+    if outside.any():
+        place = tuple(int(i) for i in outside.nonzero()[0])
+        raise CheckFailed(f"the value at {place} is {float(values[place])}, its uniform gives {float(exact[1][place])}")
