@@ -14,10 +14,13 @@ gradients off a module may write into the state it was given, so whoever branche
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from seriatim.engine.tape import Operand, Tape
 
 State = Any
 """A pytree of tensors, batch first: a tensor, None, or a dict, list or tuple of states."""
@@ -221,6 +224,12 @@ class CausalSequential(Causal):
             after.append(before)
         return x, after
 
+    def lower(self, tape: Tape, x: Operand) -> Operand:
+        for index, layer in enumerate(self.layers):
+            with tape.at(index):
+                x = tape.lower(layer, x)
+        return x
+
     def dependencies(self, length: int) -> Tensor:
         reached = torch.eye(length)
         for layer in self.layers:
@@ -250,6 +259,9 @@ class Residual(Causal):
     def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         y, state = self.module(x, state)
         return x + y, state
+
+    def lower(self, tape: Tape, x: Operand) -> Operand:
+        return tape.add(x, tape.lower(self.module, x))
 
     def dependencies(self, length: int) -> Tensor:
         return self.module.dependencies(length) | torch.eye(length, dtype=torch.bool)

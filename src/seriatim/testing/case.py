@@ -50,16 +50,15 @@ class Case:
 
     def contexts(self, batch_size: int) -> Tensor | None:
         """Draw B contexts, or None for an unconditional model."""
+        require_contexts(self.model, self._draw_context)
         encoder = self.model.encoder
-        if encoder is None:
-            return None
         if self._draw_context is not None:
             return self._draw_context(batch_size)
         if isinstance(encoder, Labels):
             return torch.arange(batch_size) % encoder.num_features
         if isinstance(encoder, Vector):
             return torch.randn(batch_size, encoder.num_features, generator=self.generator, dtype=torch.float64)
-        raise ValueError(f"context: expected a function that draws contexts for {encoder}, got None")
+        return None
 
     def distribution(self, batch_size: int, context: Tensor | None = None) -> Autoregressive:
         """Return the distribution of B rows, each with its context."""
@@ -95,6 +94,9 @@ class Case:
 
     def _different(self, value: Tensor, position: int) -> Tensor:
         """Return another value of the support, where two samples agree."""
+        head: Any = self.model.head
+        if hasattr(head, "another"):
+            return head.another(value, int(self.model.order.permutation[position]))
         support = value_support(self.model, position)
         if support is None:
             return value + 0.5
@@ -102,6 +104,12 @@ class Case:
             [next(i for i, s in enumerate(support) if torch.equal(torch.as_tensor(s), v)) for v in value.unbind(0)]
         )
         return torch.stack([support[(int(i) + 1) % len(support)] for i in code]).to(value.dtype)
+
+
+def require_contexts(model: AutoregressiveModel, context: Callable[[int], Tensor] | None) -> None:
+    """Raise ValueError where a model needs a function that draws its contexts, and there is none."""
+    if context is None and not (model.encoder is None or isinstance(model.encoder, Labels | Vector)):
+        raise ValueError(f"context: expected a function that draws contexts for {model.encoder}, got None")
 
 
 def value_support(model: AutoregressiveModel, position: int = 0) -> list[Tensor] | None:

@@ -14,13 +14,16 @@ from seriatim.testing.case import Case, CheckFailed, NotApplicable
 TOLERANCE = 1e-9
 
 
-def assert_close(what: str, got: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> None:
+def assert_close(
+    what: str, got: Tensor, expected: Tensor, tolerance: float = TOLERANCE, *, equal_nan: bool = False
+) -> None:
     """Fail with the largest difference and its place unless two tensors agree."""
     if got.shape != expected.shape:
         raise CheckFailed(f"{what}: expected shape {tuple(expected.shape)}, got {tuple(got.shape)}")
     got, expected = got.detach().double(), expected.detach().double()
     # Equal infinities agree: a table may hold probability 0.
-    difference = torch.where(got == expected, 0.0, (got - expected).abs() / (1 + expected.abs()))
+    same = (got == expected) | (got.isnan() & expected.isnan() if equal_nan else False)
+    difference = torch.where(same, 0.0, (got - expected).abs() / (1 + expected.abs()))
     if difference.numel() and not bool((difference <= tolerance).all()):
         worst = difference.nan_to_num(nan=torch.inf)
         place = tuple(int(i) for i in torch.unravel_index(worst.argmax(), worst.shape))
@@ -52,7 +55,9 @@ def chunks(case: Case) -> None:
     finite = torch.isfinite(whole)
     parameters = [p for p in case.model.network.parameters() if p.requires_grad]
     wanted = torch.autograd.grad((whole * weights)[finite].sum(), [u, *parameters], allow_unused=True)
-    for sizes in ([1] * case.length, random_sizes(case), random_sizes(case)):
+    half = case.length // 2
+    halves = [half, case.length - half] if half else [case.length]
+    for sizes in ([1] * case.length, halves, random_sizes(case), random_sizes(case)):
         parts = run_chunks(case, u, sizes)
         assert_close(f"chunks of {sizes}", parts, whole)
         found = torch.autograd.grad((parts * weights)[finite].sum(), [u, *parameters], allow_unused=True)
@@ -110,21 +115,29 @@ def receptive_field(case: Case) -> None:
         raise CheckFailed(f"position {t} {reads} position {s}, but the network {says}")
 
 
-@torch.no_grad()
 def fork(case: Case) -> None:
-    """A state that is filled by a prefix, selected and continued gives what a fresh run gives."""
+    """Two branches of one state, continued in turn, give what fresh runs give: they share no memory."""
     if case.length < 2:
         raise NotApplicable("one position has no prefix")
-    u, half = case.features(case.x), case.length // 2
-    rows = torch.tensor([1, 0, 1, case.rows - 1])
-    _, state = case.model.network(u[:, :half], case.joint.initial_state())
-    branches: list[State] = [select(state, rows), clone(select(state, rows))]
-    # The second branch runs on other data first, then again on the rows' own: buffers must not be shared.
-    case.model.network(case.features(case.other)[rows, half:], clone(branches[1]))
-    expected = case.outputs(case.x)[rows, half:]
-    for branch in branches:
-        y, _ = case.model.network(u[rows, half:], branch)
-        assert_close("continued after select", y, expected)
+    half, rows = case.length // 2, torch.tensor([1, 0, 1, case.rows - 1])
+    u, other = case.features(case.x), case.features(case.other)
+    # One branch goes on with its own row, the other with the values of another.
+    v = torch.cat([u[:, :half], other[:, half:]], dim=1)
+    expected = [case.model.network(w, case.joint.initial_state())[0][rows, half:].detach() for w in (u, v)]
+    for gradients in (False, True):
+        with torch.set_grad_enabled(gradients):
+            _, state = case.model.network(u[:, :half], case.joint.initial_state())
+            one = select(state, rows)
+            # With gradients on nobody writes into a state, so that it serves twice without a copy.
+            branches: list[State] = [one, one if gradients else clone(one)]
+            outputs: list[list[Tensor]] = [[], []]
+            for t in range(half, case.length):
+                for k, w in enumerate((u, v)):
+                    y, branches[k] = case.model.network(w[rows, t : t + 1], branches[k])
+                    outputs[k].append(y)
+            for k in range(2):
+                what = f"branch {k + 1} of a state, gradients {'on' if gradients else 'off'}"
+                assert_close(what, torch.cat(outputs[k], dim=1), expected[k])
 
 
 @torch.no_grad()
@@ -138,10 +151,13 @@ def rows_alone(case: Case) -> None:
 
 @torch.no_grad()
 def rows_apart(case: Case) -> None:
-    """A NaN in one row does not reach another."""
+    """Other values, or a NaN, in one row do not reach another."""
     u = case.features(case.x)
     clean, _ = case.model.network(u.clone(), case.joint.initial_state())
-    poisoned = u.clone()
+    changed, poisoned = u.clone(), u.clone()
+    changed[0] = case.features(case.other)[0]
+    for sizes in ([case.length], [1] * case.length):
+        assert_close("rows beside another", run_chunks(case, changed, sizes)[1:], clean[1:])
     poisoned[0] = torch.nan
     for sizes in ([case.length], [1] * case.length):
         try:

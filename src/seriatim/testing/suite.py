@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from seriatim.model import AutoregressiveModel
 from seriatim.testing import contract, law, probability
-from seriatim.testing.case import Case, CheckFailed, NotApplicable
+from seriatim.testing.case import Case, CheckFailed, NotApplicable, require_contexts
 
 CHECKS: dict[str, Callable[[Case], None]] = {
     "chunks": law.chunks,
@@ -86,7 +87,7 @@ def check(
         seed: of the data and contexts drawn.
 
     Raises:
-        ValueError: `only` names a check that does not exist.
+        ValueError: `only` names a check that does not exist, or the encoder needs a context function.
 
     Example:
         >>> from seriatim.models import FVSBN
@@ -97,15 +98,23 @@ def check(
     unknown = [name for name in names if name not in CHECKS]
     if unknown:
         raise ValueError(f"only: expected names among {', '.join(CHECKS)}, got {', '.join(unknown)}")
-    return Report(type(model).__name__, tuple(_run(name, Case(model, context, seed)) for name in names))
+    require_contexts(model, context)
+    return Report(type(model).__name__, tuple(_run(name, model, context, seed) for name in names))
 
 
-def _run(name: str, case: Case) -> Result:
+def _apply(name: str, model: AutoregressiveModel, context: Callable[[int], Tensor] | None, seed: int) -> None:
+    """Run a check from a seed of its own, and leave torch's generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        CHECKS[name](Case(model, context, seed))
+
+
+def _run(name: str, model: AutoregressiveModel, context: Callable[[int], Tensor] | None, seed: int) -> Result:
     start = time.perf_counter()
     status: Literal["passed", "failed", "skipped"] = "passed"
     detail = ""
     try:
-        CHECKS[name](case)
+        _apply(name, model, context, seed)
     except NotApplicable as reason:
         status, detail = "skipped", str(reason)
     except CheckFailed as failure:
@@ -140,7 +149,7 @@ def _raising(name: str) -> Callable[[Any], None]:
         made = make() if callable(make) and not isinstance(make, AutoregressiveModel) else make
         model, context = made if isinstance(made, tuple) else (made, None)
         try:
-            CHECKS[name](Case(model, context))
+            _apply(name, model, context, seed=0)
         except NotApplicable as reason:
             pytest.skip(str(reason))
 

@@ -1,0 +1,47 @@
+"""Data sets: from names, files, folders, arrays and data frames to three arrays of one kind."""
+
+from seriatim.data.arrays import array_dataset, check_array, recognise_array
+from seriatim.data.dataset import Dataset, Kind
+from seriatim.data.grey import binarise, quantise
+from seriatim.data.images import ImageFolder, coarsen, image_folder_dataset, load_image_folder, save_grid
+from seriatim.data.infer import infer_schema
+from seriatim.data.loading import as_dataset, load, table_dataset
+from seriatim.data.named import NAMED, NamedSet, load_named
+from seriatim.data.numpy_files import load_archive, load_array, load_parts
+from seriatim.data.schema import UNSEEN, Column, Schema
+from seriatim.data.splits import split_indices
+from seriatim.data.tables import Table, from_frame, is_frame, read_table, write_csv
+
+__all__ = [
+    "NAMED",
+    "UNSEEN",
+    "Column",
+    "Dataset",
+    "ImageFolder",
+    "Kind",
+    "NamedSet",
+    "Schema",
+    "Table",
+    "array_dataset",
+    "as_dataset",
+    "binarise",
+    "check_array",
+    "coarsen",
+    "from_frame",
+    "image_folder_dataset",
+    "infer_schema",
+    "is_frame",
+    "load",
+    "load_archive",
+    "load_array",
+    "load_image_folder",
+    "load_named",
+    "load_parts",
+    "quantise",
+    "read_table",
+    "recognise_array",
+    "save_grid",
+    "split_indices",
+    "table_dataset",
+    "write_csv",
+]

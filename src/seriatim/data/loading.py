@@ -1,0 +1,348 @@
+"""The one door to data: a name, a file, a folder, an array or a data frame in, a `Dataset` out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seriatim.data.arrays import array_dataset
+from seriatim.data.checks import refuse_unknown
+from seriatim.data.dataset import Dataset
+from seriatim.data.images import coarsen, image_folder_dataset
+from seriatim.data.infer import infer_schema, sort_labels
+from seriatim.data.named import NAMED, load_named
+from seriatim.data.numpy_files import load_parts
+from seriatim.data.schema import Schema
+from seriatim.data.splits import FRACTIONS, cut_rows, split_provenance
+from seriatim.data.tables import Table, from_frame, is_frame, labels_of, read_table
+
+_ARRAY_SUFFIXES = (".npy", ".npz")
+_TABLE_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
+_COPIES = 0.01  # a share of repeated rows worth a note
+
+_TABLE_OPTIONS = ("valid", "test", "header", "delimiter", "overrides", "exclude", "label", "max_categories")
+_OPTIONS = {
+    "a named set": ("data_dir", "levels", "binarise"),
+    "arrays": ("fractions", "valid", "test", "key", "kind", "levels", "binarise"),
+    "a table": ("fractions", *_TABLE_OPTIONS),
+    "a folder of images": ("fractions", "size", "grey", "levels", "binarise"),
+}
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    split_seed: int = 0,
+    fractions: Sequence[float] | None = None,
+    valid: str | Path | None = None,
+    test: str | Path | None = None,
+    key: str | None = None,
+    kind: str | None = None,
+    levels: int | None = None,
+    size: int | tuple[int, int] | None = None,
+    grey: bool | None = None,
+    binarise: str | None = None,
+    header: bool | None = None,
+    delimiter: str | None = None,
+    overrides: Mapping[str, str] | None = None,
+    exclude: Collection[str] | None = None,
+    label: str | None = None,
+    max_categories: int | None = None,
+) -> Dataset:
+    """Load a data set by its name or from a file or folder.
+
+    Args:
+        name_or_path: a name in `NAMED`; a .npy, .npz, .csv, .tsv (or .gz) or .parquet file; a folder of images.
+        data_dir: named sets: the folder of their files (else the environment variable SERIATIM_DATA).
+        split_seed: cuts the splits that are not given, and draws sampled binarisations.
+        fractions: shares of train, valid and test where they are cut; (0.8, 0.1, 0.1) if not given.
+        valid: arrays and tables: the file of the validation rows.
+        test: arrays and tables: the file of the test rows.
+        key: .npz: the array that holds all rows.
+        kind: arrays: "binary", "categorical", "integer" or "continuous"; recognised if not given.
+        levels: arrays: number of values of an entry; images: number of grey levels to quantise to.
+        size: images: side or (height, width) to scale to.
+        grey: images: one channel (True) or three (False).
+        binarise: grey images and integer arrays: "threshold:T", "sampled" or "dynamic" (`coarsen`).
+        header: text tables: whether line 1 holds the column names; recognised if not given.
+        delimiter: text tables: found if not given.
+        overrides: tables: column name -> "categorical", "integer" or "continuous".
+        exclude: tables: columns to leave out.
+        label: tables: the column that holds the class of each row; it is no part of x.
+        max_categories: tables: categories beyond these many fold into unseen ones; 256 if not given.
+
+    Returns:
+        The data set.
+
+    Raises:
+        ValueError: an unknown name (with close ones), an option that does not fit, a damaged file.
+
+    Example:
+        >>> load("digits").describe().splitlines()[:2]
+        ['digits: binary, 8 x 8 entries per row', 'rows: train 1197, valid 300, test 300']
+    """
+    given = {name: value for name, value in locals().items() if value is not None}
+    return _dispatch(given.pop("name_or_path"), given)
+
+
+def _dispatch(name_or_path: str | Path, options: dict[str, Any]) -> Dataset:
+    """Refuse options that the kind of data does not have, and call its reader with the others."""
+    what = _what(name_or_path)
+    for option in options.keys() - {"split_seed"} - set(_OPTIONS[what]):
+        takers = " or ".join(kind for kind, known in _OPTIONS.items() if option in known)
+        raise ValueError(f"{option}: expected for {takers} only, got it for {what}, {name_or_path}")
+    if what == "a named set":
+        return load_named(str(name_or_path), **options)
+    if what == "a folder of images":
+        return image_folder_dataset(name_or_path, **options)
+    if what == "arrays":
+        return _load_arrays(Path(name_or_path), **options)
+    return _load_table(Path(name_or_path), **options)
+
+
+def _what(name_or_path: str | Path) -> str:
+    """Which of the four kinds of data it is."""
+    if not isinstance(name_or_path, str | Path):
+        raise TypeError(f"name_or_path: expected a string or a path, got {type(name_or_path).__name__}")
+    if str(name_or_path) in NAMED:
+        return "a named set"
+    path = Path(name_or_path)
+    if path.is_dir():
+        return "a folder of images"
+    if path.name.lower().endswith(_ARRAY_SUFFIXES):
+        return "arrays"
+    if path.name.lower().endswith(_TABLE_SUFFIXES):
+        return "a table"
+    endings = ", ".join([*_ARRAY_SUFFIXES, *_TABLE_SUFFIXES])
+    if path.exists():
+        raise ValueError(f"{path}: expected a file ending in {endings}, or a folder of images")
+    close = difflib.get_close_matches(str(name_or_path), NAMED)
+    raise ValueError(
+        f"data: expected a named set, a file ending in {endings}, or a folder of images, got {str(name_or_path)!r}"
+        + (f" (close: {', '.join(close)})" if close else f" (named sets: {', '.join(NAMED)})")
+    )
+
+
+def _load_arrays(
+    path: Path,
+    *,
+    split_seed: int,
+    fractions: Sequence[float] = FRACTIONS,
+    valid: str | Path | None = None,
+    test: str | Path | None = None,
+    key: str | None = None,
+    kind: str | None = None,
+    levels: int | None = None,
+    binarise: str | None = None,
+) -> Dataset:
+    parts = load_parts(path, key)
+    arrays, labels = dict(parts.arrays), dict(parts.labels or {})
+    for split, file in (("valid", valid), ("test", test)):
+        if file is None:
+            continue
+        if split in arrays:
+            raise ValueError(f"{split}: expected none, for {path} holds {split} rows, got {file}")
+        more = load_parts(file, key)
+        arrays[split] = more.arrays["train"]
+        labels |= {split: more.labels["train"]} if more.labels else {}
+    complete = bool(labels) and set(labels) == set(arrays)
+    try:
+        data = array_dataset(
+            arrays["train"],
+            valid=arrays.get("valid"),
+            test=arrays.get("test"),
+            labels=labels if complete else None,
+            class_names=parts.class_names if complete else None,
+            kind=kind,
+            levels=levels,
+            fractions=fractions,
+            split_seed=split_seed,
+            name=path.stem,
+            provenance={"path": str(path), "valid": str(valid or "") or None, "test": str(test or "") or None},
+        )
+        return coarsen(data, binarise=binarise, seed=split_seed)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+def _load_table(
+    path: Path,
+    *,
+    split_seed: int,
+    fractions: Sequence[float] = FRACTIONS,
+    valid: str | Path | None = None,
+    test: str | Path | None = None,
+    header: bool | None = None,
+    delimiter: str | None = None,
+    overrides: Mapping[str, str] | None = None,
+    exclude: Collection[str] = (),
+    label: str | None = None,
+    max_categories: int = 256,
+) -> Dataset:
+    def read(file: str | Path) -> Table:
+        return read_table(file, header=header, delimiter=delimiter, kinds=overrides, exclude=exclude)
+
+    more = {split: None if file is None else read(file) for split, file in (("valid", valid), ("test", test))}
+    table = read(path)
+    try:
+        return table_dataset(
+            table,
+            valid=more["valid"],
+            test=more["test"],
+            overrides=overrides,
+            label=label,
+            max_categories=max_categories,
+            fractions=fractions,
+            split_seed=split_seed,
+            name=path.name.split(".")[0],
+            provenance={
+                "path": str(path),
+                "valid": str(valid or "") or None,
+                "test": str(test or "") or None,
+                "exclude": list(exclude),
+            },
+        )
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def table_dataset(
+    table: Any,
+    *,
+    valid: Any = None,
+    test: Any = None,
+    overrides: Mapping[str, str] | None = None,
+    exclude: Collection[str] = (),
+    label: str | None = None,
+    max_categories: int = 256,
+    fractions: Sequence[float] = FRACTIONS,
+    split_seed: int = 0,
+    name: str = "table",
+    provenance: Mapping[str, Any] | None = None,
+) -> Dataset:
+    """Make a data set of tables, cutting the splits that are not given from the first one.
+
+    The columns are recognised, and their statistics taken, from the training rows only.
+
+    Args:
+        table: a `Table`, a dict of columns or a data frame: the training rows, or all rows.
+        valid: the same for validation; cut from `table` if not given.
+        test: the same for the test; cut from `table` if not given.
+        overrides: column name -> kind (`infer_schema`).
+        exclude: columns to leave out.
+        label: the column that holds the class of each row; it is no part of x.
+        max_categories: as in `infer_schema`.
+        fractions: shares of train, valid and test.
+        split_seed: decides the cut.
+        name: of the data set.
+        provenance: added to what is written here.
+
+    Returns:
+        The data set, of kind "table" with its schema.
+
+    Raises:
+        ValueError: an unknown column, too few rows, or valid or test rows that do not fit the columns of train.
+
+    Example:
+        >>> data = table_dataset({"size": ["S", "L"] * 10, "weight": [i / 7 for i in range(20)]})
+        >>> data.event_shape, data.schema.kinds
+        ((2,), {'size': 'categorical', 'weight': 'continuous'})
+    """
+    splits, cut = _split_tables({"train": table, "valid": valid, "test": test}, exclude, fractions, split_seed)
+    splits, labels, class_names = _take_labels(splits, label)
+    schema, notes = infer_schema(splits["train"], overrides=overrides, max_categories=max_categories)
+    encoded = _encode(schema, splits)
+    notes += _copies_note(schema, encoded["train"])
+    return Dataset(
+        name=name,
+        train=encoded["train"],
+        valid=encoded["valid"],
+        test=encoded["test"],
+        kind="table",
+        labels=labels,
+        class_names=class_names,
+        schema=schema,
+        notes=notes,
+        provenance={**cut, "overrides": dict(overrides or {}), "label": label, **(provenance or {})},
+    )
+
+
+def as_dataset(data: Any, *, name: str | None = None, **options: Any) -> Dataset:
+    """Make a data set of what a user has in memory.
+
+    Args:
+        data: a `Dataset` (returned as it is), an array (`array_dataset`), or a data frame, dict of columns or
+            `Table` (`table_dataset`).
+        name: of the data set.
+        options: those of the function that makes it.
+
+    Returns:
+        The data set.
+
+    Raises:
+        TypeError: an object of another kind, or an option that its kind does not have.
+        ValueError: as that function.
+
+    Example:
+        >>> as_dataset(np.eye(10)).kind, as_dataset({"a": [0.5, 1.5, 2.0]}).kind
+        ('binary', 'table')
+    """
+    if isinstance(data, Dataset):
+        if options or name:
+            raise TypeError(f"data: expected no options with a Dataset, got {', '.join(options) or 'name'}")
+        return data
+    if is_frame(data):
+        return table_dataset(data, name=name or "table", **options)
+    if isinstance(data, str | Path | bytes) or (not hasattr(data, "__array__") and not isinstance(data, list | tuple)):
+        raise TypeError(f"data: expected an array, a data frame or a Dataset, got {type(data).__name__}")
+    return array_dataset(data, name=name or "array", **options)
+
+
+def _split_tables(
+    given: Mapping[str, Any], exclude: Collection[str], fractions: Sequence[float], seed: int
+) -> tuple[dict[str, Table], dict[str, Any]]:
+    """Train, valid and test as tables, and how they were made."""
+    tables = {split: from_frame(part, exclude=exclude) for split, part in given.items() if part is not None}
+    rows = cut_rows({split: len(part) for split, part in tables.items()}, fractions=fractions, seed=seed)
+    splits = {split: tables["train"].take(rows[split]) if split in rows else tables[split] for split in given}
+    return splits, {**split_provenance(rows, fractions, seed), "exclude": list(exclude)}
+
+
+def _encode(schema: Schema, splits: Mapping[str, Table]) -> dict[str, np.ndarray]:
+    encoded = {}
+    for split, part in splits.items():
+        try:
+            encoded[split] = schema.encode(part)
+        except ValueError as error:
+            raise ValueError(f"{split} rows: {error}") from None
+    return encoded
+
+
+def _take_labels(
+    splits: dict[str, Table], label: str | None
+) -> tuple[dict[str, Table], dict[str, np.ndarray] | None, list[str] | None]:
+    """The tables without the column of classes, the classes 0..C-1, and their names."""
+    if label is None:
+        return splits, None, None
+    refuse_unknown("label", [label], splits["train"].names)
+    texts = {split: labels_of(part[label]).tolist() for split, part in splits.items()}
+    for split, text in texts.items():
+        if None in text:
+            raise ValueError(f"label: expected a class in each row, got none in {split} at row {text.index(None)}")
+    names = sort_labels({name for text in texts.values() for name in text})
+    index = {name: i for i, name in enumerate(names)}
+    labels = {split: np.array([index[name] for name in text], dtype=np.int64) for split, text in texts.items()}
+    return {split: part.without([label]) for split, part in splits.items()}, labels, names
+
+
+def _copies_note(schema: Schema, train: np.ndarray) -> list[str]:
+    rows = np.ascontiguousarray(train).view(np.dtype((np.void, train.shape[1] * train.itemsize)))
+    copies = len(train) - len(np.unique(rows))
+    if copies < _COPIES * len(train) or "continuous" not in schema.kinds.values():
+        return []
+    return [f"{copies} of {len(train)} training rows repeat another: a density may fit them without bound"]

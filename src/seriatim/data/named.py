@@ -1,0 +1,317 @@
+"""Named data sets: two that come with scikit-learn, the others from a folder of files."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seriatim.data.arrays import array_dataset
+from seriatim.data.dataset import Dataset
+from seriatim.data.images import coarsen
+from seriatim.data.numpy_files import load_archive
+from seriatim.data.sources import BINARY_NOTES, BINARY_WIDTHS, SOURCES
+from seriatim.data.splits import SPLITS
+
+FOLDER_VARIABLE = "SERIATIM_DATA"
+_BITS = bytes.maketrans(b"01", b"\x00\x01")
+
+
+@dataclass(frozen=True)
+class NamedSet:
+    """A data set that has a name.
+
+    Attributes:
+        name: what `load` calls it.
+        summary: what it holds, in a few words.
+        source: where the public gets it.
+        event_shape: shape of one row.
+        files: names looked for below the data folder, the first that exists; empty: comes with scikit-learn. A
+            name with `{split}` stands for three files.
+        read: makes the data set from (this, the file's pattern, the split seed).
+        grey: whether its images take `levels=` and `binarise=`.
+        seeded: whether the seed cuts its splits.
+    """
+
+    name: str
+    summary: str
+    source: str
+    event_shape: tuple[int, ...]
+    files: tuple[str, ...]
+    read: Callable[[NamedSet, Path | None, int], Dataset]
+    grey: bool = False
+    seeded: bool = False
+
+
+def load_named(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    split_seed: int = 0,
+    levels: int | None = None,
+    binarise: str | None = None,
+) -> Dataset:
+    """Return a named data set.
+
+    Args:
+        name: one of `NAMED`.
+        data_dir: the folder of its files; if not given, the one that SERIATIM_DATA names.
+        split_seed: cuts the splits of the sets that have none of their own, and draws sampled binarisations.
+        levels: grey images only: number of grey levels to quantise to.
+        binarise: grey images only: "threshold:T", "sampled" or "dynamic".
+
+    Returns:
+        The data set; its provenance names the file and the source.
+
+    Raises:
+        ValueError: an unknown name, a file that is not there, damaged or of other shape, an option that does not fit.
+
+    Example:
+        >>> load_named("digits").train.shape
+        (1197, 8, 8)
+    """
+    if name not in NAMED:
+        raise ValueError(f"name: expected one of {', '.join(NAMED)}, got {name!r}")
+    entry = NAMED[name]
+    if not entry.grey and (levels is not None or binarise is not None):
+        raise ValueError(f"{name}: expected no levels= and no binarise=, got levels={levels}, binarise={binarise!r}")
+    data = entry.read(entry, _find(entry, data_dir) if entry.files else None, split_seed)
+    if data.event_shape != entry.event_shape:
+        raise ValueError(f"{name}: expected rows of shape {entry.event_shape}, got {data.event_shape}")
+    return coarsen(data, levels=levels, binarise=binarise, seed=split_seed)
+
+
+def _find(entry: NamedSet, data_dir: str | Path | None) -> Path:
+    """The first of the set's files that exists."""
+    folder = data_dir or os.environ.get(FOLDER_VARIABLE)
+    if not folder:
+        raise ValueError(
+            f"{entry.name}: expected its file {entry.files[0]} in a folder given by data_dir= or by the environment "
+            f"variable {FOLDER_VARIABLE}, got neither; source: {entry.source}"
+        )
+    for file in entry.files:
+        path = Path(folder) / file
+        if any(_of_split(path, split).is_file() for split in SPLITS):
+            return path
+    raise ValueError(
+        f"{entry.name}: expected one of {', '.join(entry.files)} in {folder} (from data_dir= or {FOLDER_VARIABLE}), "
+        f"got none of them; source: {entry.source}"
+    )
+
+
+def _of_split(pattern: Path, split: str) -> Path:
+    """The file of one split; one of the public layouts calls the training rows "ts"."""
+    word = "ts" if split == "train" and pattern.name.endswith(".data.gz") else split
+    return pattern.with_name(pattern.name.replace("{split}", word))
+
+
+def _parts(entry: NamedSet, path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a set: of one archive, or of one text file of zeros and ones per split."""
+    if path.suffix == ".npz":
+        return load_archive(path)
+    files = {split: _of_split(path, split) for split in SPLITS}
+    return {split: read_bits(file) for split, file in files.items() if file.is_file()}
+
+
+def read_bits(path: str | Path) -> np.ndarray:
+    """Read rows of zeros and ones from text: one row a line, commas, blanks or nothing between (.data, .amat).
+
+    Args:
+        path: the file; gzip if the name ends in `.gz`.
+
+    Returns:
+        (N, D) uint8 in {0, 1}.
+
+    Raises:
+        ValueError: another character, or lines of two lengths; names the line.
+    """
+    path = Path(path)
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from None
+    lines = [line.translate(None, b", \t\r") for line in raw.rstrip().split(b"\n")]
+    width = len(lines[0])
+    for number, line in enumerate(lines, 1):
+        if len(line) != width or not width or line.strip(b"01"):
+            got = f"{len(line)} characters" if len(line) != width else repr(line[:20])
+            raise ValueError(f"{path}, line {number}: expected {width or 'some'} zeros and ones, got {got}")
+    return np.frombuffer(b"".join(lines).translate(_BITS), dtype=np.uint8).reshape(len(lines), width)
+
+
+def _provenance(entry: NamedSet, path: Path | None) -> dict[str, Any]:
+    return {"set": entry.name, "source": entry.source, "path": None if path is None else str(path)}
+
+
+def _digits(entry: NamedSet, path: Path | None, seed: int, *, binary: bool) -> Dataset:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    x = bunch.images.astype(np.uint8)
+    data = array_dataset(
+        x,
+        labels=bunch.target,
+        class_names=[str(digit) for digit in range(10)],
+        kind="categorical",
+        levels=17,
+        fractions=(1197 / 1797, 300 / 1797, 300 / 1797),
+        split_seed=seed,
+        name=entry.name,
+        provenance=_provenance(entry, path),
+    )
+    return coarsen(data, binarise="threshold:0.5") if binary else data
+
+
+def _mnist(entry: NamedSet, path: Path | None, seed: int) -> Dataset:
+    z = _need(_parts(entry, _given(path)), ["x_train", "y_train", "x_test", "y_test"], path)
+    cut = len(z["x_train"]) - 10000
+    if cut < 1:
+        raise ValueError(f"{path}: expected 60000 rows in x_train, got {len(z['x_train'])}")
+    return array_dataset(
+        z["x_train"][:cut],
+        valid=z["x_train"][cut:],
+        test=z["x_test"],
+        labels={"train": z["y_train"][:cut], "valid": z["y_train"][cut:], "test": z["y_test"]},
+        class_names=[str(digit) for digit in range(10)],
+        kind="integer",
+        levels=256,
+        name=entry.name,
+        notes=["valid is the last 10000 of the 60000 training images"],
+        provenance=_provenance(entry, path),
+    )
+
+
+def _binary(entry: NamedSet, path: Path | None, seed: int, *, labelled: bool = False) -> Dataset:
+    parts = _parts(entry, _given(path))
+    notes = [BINARY_NOTES[entry.name]] if entry.name in BINARY_NOTES else []
+    test = parts.get("test", parts.get("test_rebuilt"))
+    valid = parts.get("valid")
+    train = parts.get("train")
+    labels, names = None, None
+    if labelled:
+        z = _need(parts, ["train", "valid", "test", "y_train", "y_valid", "y_test", "classnames"], path)
+        labels = {split: z[f"y_{split}"] for split in SPLITS}
+        names = z["classnames"].tolist()
+    if train is None:
+        train, valid = _need(parts, ["valid"], path)["valid"], None
+    elif test is None or valid is None:
+        notes.append(f"no {'test' if test is None else 'valid'} rows in the file: cut from train at random")
+    return array_dataset(
+        _shaped(entry, train),
+        valid=None if valid is None else _shaped(entry, valid),
+        test=None if test is None else _shaped(entry, test),
+        labels=labels,
+        class_names=names,
+        kind="binary",
+        split_seed=seed,
+        name=entry.name,
+        notes=notes,
+        provenance=_provenance(entry, path),
+    )
+
+
+def _freyfaces(entry: NamedSet, path: Path | None, seed: int) -> Dataset:
+    x = _need(_parts(entry, _given(path)), ["x"], path)["x"]
+    return array_dataset(
+        x,
+        kind="integer",
+        levels=256,
+        fractions=(1565 / 1965, 200 / 1965, 200 / 1965),
+        split_seed=seed,
+        name=entry.name,
+        notes=["frames of one video, cut at random: test frames have near copies in train"],
+        provenance=_provenance(entry, path),
+    )
+
+
+def _given(path: Path | None) -> Path:
+    assert path is not None  # sets with files have been found
+    return path
+
+
+def _shaped(entry: NamedSet, x: np.ndarray) -> np.ndarray:
+    """Flat rows as images, where the set is one of images."""
+    width = int(np.prod(entry.event_shape))
+    return x.reshape(len(x), *entry.event_shape) if x.shape[1:] == (width,) else x
+
+
+def _need(parts: dict[str, np.ndarray], keys: Sequence[str], path: Path | None) -> dict[str, np.ndarray]:
+    absent = [key for key in keys if key not in parts]
+    if absent:
+        raise ValueError(f"{path}: expected the keys {', '.join(keys)}, got {', '.join(parts) or 'none'}")
+    return parts
+
+
+def _binary_sets() -> list[NamedSet]:
+    return [
+        NamedSet(
+            name,
+            f"binary vectors of {width}",
+            SOURCES[name],
+            (width,),
+            (
+                f"binary/{name}.npz",
+                f"{name}.npz",
+                f"datasets/{name}/{name}.{{split}}.data",
+                f"{name}/{name}.{{split}}.data",
+                f"data/generative/{name}.{{split}}.data.gz",
+            ),
+            _binary,
+            seeded=name in ("ocr_letters", "rcv1"),
+        )
+        for name, width in BINARY_WIDTHS.items()
+    ]
+
+
+def _image_set(name: str, summary: str, shape: tuple[int, ...], files: Sequence[str], **options: Any) -> NamedSet:
+    paths = tuple(f"{folder}{file}" for file in files for folder in ("images/", ""))
+    return NamedSet(name, summary, SOURCES[name], shape, paths, **options)
+
+
+_SETS = [
+    NamedSet(
+        "digits",
+        "handwritten digits 8 x 8, black where at least 8 of 0..16",
+        SOURCES["digits"],
+        (8, 8),
+        (),
+        partial(_digits, binary=True),
+        seeded=True,
+    ),
+    NamedSet(
+        "digits17",
+        "handwritten digits 8 x 8 with 17 levels",
+        SOURCES["digits17"],
+        (8, 8),
+        (),
+        partial(_digits, binary=False),
+        seeded=True,
+    ),
+    _image_set("mnist", "handwritten digits 28 x 28, 256 levels", (28, 28), ["mnist.npz"], read=_mnist, grey=True),
+    _image_set(
+        "binarized_mnist",
+        "MNIST 28 x 28 in Larochelle's fixed binarisation; the test rows are sorted by digit",
+        (28, 28),
+        ["binarized_mnist.npz", "binarized_mnist_{split}.amat"],
+        read=_binary,
+    ),
+    _image_set(
+        "caltech101_silhouettes",
+        "silhouettes 28 x 28 of 101 classes, 0 is the object",
+        (28, 28),
+        ["caltech101_silhouettes_28.npz"],
+        read=partial(_binary, labelled=True),
+    ),
+    _image_set(
+        "freyfaces", "faces 28 x 20, 256 levels", (28, 20), ["freyfaces.npz"], read=_freyfaces, grey=True, seeded=True
+    ),
+    *_binary_sets(),
+]
+NAMED: dict[str, NamedSet] = {entry.name: entry for entry in _SETS}
