@@ -39,7 +39,7 @@ ENTRIES = {
     ),
     "NADE 500, ReLU": Entry(
         lambda: NADE((D,), hidden_features=500, activation="relu"),
-        TrainConfig(epochs=30, learning_rate=2e-3, weight_decay=0.01, ema_decay=0.999, gradient_clip=10.0),
+        TrainConfig(epochs=16, learning_rate=2e-3, weight_decay=0.01, ema_decay=0.999, gradient_clip=10.0),
         target=88.9,
     ),
     "MADE 3x1000 residual, dropout": Entry(
@@ -75,7 +75,7 @@ def measure(data: dict[str, np.ndarray], name: str) -> dict[str, Any]:
     torch.manual_seed(entry.config.seed)
     model = entry.make()
     start = time.perf_counter()
-    result = train(model, (data["train"], data["valid"]), entry.config, folder, resume=folder.exists())
+    result = train(model, (data["train"], data["valid"]), entry.config, folder, resume=(folder / "config.yaml").exists())
     row: dict[str, Any] = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "epochs": len(result.history),

@@ -15,11 +15,14 @@ from torch import Tensor
 from torch import distributions as td
 from torch.distributions import constraints
 
+from seriatim import engine as native_engine
 from seriatim.causal import State, select, tree_map
+from seriatim.distributions import broadcast
 from seriatim.noise import random_seed, uniforms
 from seriatim.order import Order
 
 if TYPE_CHECKING:
+    from seriatim.engine import Engine
     from seriatim.model import AutoregressiveModel
 
 _NOISE_BLOCK = 64  # positions whose noise is made at once
@@ -113,7 +116,8 @@ class Autoregressive(td.Distribution):
 
     def flattened(self, batch_size: int) -> Autoregressive:
         """Return the distribution with batch shape (B,): its batch axes flattened, or B copies if it has none."""
-        new = self.expand(self.batch_shape or (batch_size,))
+        is_flat = self._rows_shape != self.batch_shape
+        new = self if is_flat else self.expand(self.batch_shape or (batch_size,))
         if math.prod(new.batch_shape) != batch_size:
             raise ValueError(f"batch_size: expected {math.prod(new.batch_shape)}, got {batch_size}")
         new._batch_shape = torch.Size((batch_size,))
@@ -153,7 +157,13 @@ class Autoregressive(td.Distribution):
             raise ValueError(
                 f"value: expected shape (..., {', '.join(map(str, self.event_shape))}), got {tuple(value.shape)}"
             )
-        return torch.broadcast_shapes(value.shape[: value.ndim - len(self.event_shape)], self.batch_shape)
+        own = value.shape[: value.ndim - len(self.event_shape)]
+        try:
+            return broadcast(own, self.batch_shape)
+        except ValueError:
+            raise ValueError(
+                f"value: expected a batch shape that broadcasts with {tuple(self.batch_shape)}, got {tuple(own)}"
+            ) from None
 
     def _validate_sample(self, value: Tensor) -> None:
         """Raise ValueError with the first place whose value is outside the support."""
@@ -170,7 +180,10 @@ class Autoregressive(td.Distribution):
         lead = self._lead(value)
         rows = value.expand(*lead, *self.event_shape).reshape(-1, *self.event_shape)
         x = self.order.to_positions(rows.to(self.model.device))
-        y, _ = self.model.network(self.model.shifted(x, self.order), self.initial_state(lead))
+        if len(x):
+            y, _ = self.model.network(self.model.shifted(x, self.order), self.initial_state(lead))
+        else:  # no row, so no state to read a position from
+            y = torch.zeros(*x.shape[:2], self.model.head.num_params, dtype=self.model.dtype, device=x.device)
         return x.unflatten(0, lead or (1,)), y.unflatten(0, lead or (1,)), lead
 
     def conditionals(self, value: Tensor) -> Any:
@@ -191,25 +204,34 @@ class Autoregressive(td.Distribution):
         total = self.model.head(params, self.order.permutation).log_prob(x).sum(-1)
         return total if lead else total[0]
 
-    def sample(self, sample_shape: Any = (), *, seed: int | None = None) -> Tensor:
+    def sample(self, sample_shape: Any = (), *, seed: int | None = None, engine: Engine = "auto") -> Tensor:
         """Draw samples (*sample_shape, *batch_shape, *event_shape), exactly from p.
 
         Row r of the flattened result depends on (seed, r) and its context only. Without a seed one is drawn from
-        torch's generator.
+        torch's generator. `engine` is "auto" (the native engine where the model's layers lower, else `rollout`),
+        "native" or "reference" (`rollout`): the samples are the same.
         """
         lead = torch.Size(sample_shape) + self.batch_shape
         seed = random_seed() if seed is None else seed
         rows = torch.arange(math.prod(lead), device=self.model.device)
         return (
-            self.expand((*lead,)).sample_rows(rows, seed).unflatten(0, lead or (1,)).reshape(*lead, *self.event_shape)
+            self.expand((*lead,))
+            .sample_rows(rows, seed, engine)
+            .unflatten(0, lead or (1,))
+            .reshape(*lead, *self.event_shape)
         )
 
     @torch.no_grad()
-    def sample_rows(self, rows: Tensor, seed: int) -> Tensor:
+    def sample_rows(self, rows: Tensor, seed: int, engine: Engine = "auto") -> Tensor:
         """Draw the samples whose noise has the given row numbers: (B,) -> (B, *event_shape).
 
         The batch shape, flattened, has B rows or is ().
         """
+        flat = self.flattened(rows.shape[0])
+        with evaluating(self.model):
+            native = native_engine.sample_rows(flat, rows, seed, engine=engine)
+        if native is not None:
+            return native
         lanes = self.model.head.num_uniforms
         block: dict[int, Tensor] = {}
 
@@ -221,13 +243,12 @@ class Autoregressive(td.Distribution):
                 block[first] = uniforms(seed, rows, torch.arange(first, stop), lanes)
             return block[first][:, position - first, None]
 
-        flat = self.flattened(rows.shape[0])
         return flat._collect(lambda position, conditional: conditional.from_uniforms(noise(position)))
 
     @torch.no_grad()
     def from_uniforms(self, u: Tensor) -> Tensor:
         """Turn uniforms (*batch_shape, num_uniforms) into samples (*batch_shape, *event_shape)."""
-        lead = torch.broadcast_shapes(u.shape[:-1], self.batch_shape)
+        lead = broadcast(u.shape[:-1], self.batch_shape)
         grid = u.expand(*lead, -1).reshape(-1, self.order.length, self.model.head.num_uniforms)
         flat = self.expand(lead).flattened(math.prod(lead))
         x = flat._collect(lambda position, conditional: conditional.from_uniforms(grid[:, position, None]))
@@ -280,6 +301,9 @@ def rollout(distribution: Autoregressive, choose: Choose, *, prefix: Tensor | No
     state = distribution.initial_state()
     while True:
         y, state = model.network(x, state)
+        if bool(y[:, -1].isnan().any()):
+            row = int(y[:, -1].isnan().any(-1).nonzero()[0])
+            raise ValueError(f"parameters: expected numbers, got NaN at position {position} of row {row}")
         conditional = model.head(y[:, -1:], variables[position : position + 1])
         value = choose(position, conditional)
         if isinstance(value, tuple):
@@ -354,10 +378,20 @@ class OrderEnsemble(td.Distribution):
 
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Put a model into eval mode and give it back as it was: the law of chunks holds without dropout."""
-    was_training = model.training
+    """Put a model into eval mode and give it back as it was: the law of chunks holds without dropout.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Dropout(0.5)).train()
+        >>> with evaluating(model):
+        ...     model(torch.ones(3))
+        tensor([1., 1., 1.])
+        >>> model.training
+        True
+    """
+    training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         yield
     finally:
-        model.train(was_training)
+        for module in training:  # each as it was: a part may have been frozen
+            module.training = True

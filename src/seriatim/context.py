@@ -20,6 +20,15 @@ class Encoder(Configurable, nn.Module):
     Attributes:
         event_dim: how many trailing axes of a context belong to one row; the axes before are batch axes.
         num_features: the size of the encoded vector.
+
+    Example:
+        >>> class Parity(Encoder):
+        ...     num_features = 1
+        ...     def forward(self, context):
+        ...         return (context % 2)[..., None].float()
+        >>> Parity()(torch.tensor([3, 4]))
+        tensor([[1.],
+                [0.]])
     """
 
     event_dim: int = 0

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch import distributions as td
@@ -26,6 +27,16 @@ class FromUniforms(Protocol):
     num_uniforms: int
 
     def from_uniforms(self, u: Tensor) -> Tensor: ...
+
+
+def broadcast(*shapes: torch.Size) -> torch.Size:
+    """Return the shape that the given ones broadcast to; torch's own function loads sympy, which takes seconds.
+
+    Example:
+        >>> broadcast(torch.Size((4, 1)), torch.Size((3,)))
+        torch.Size([4, 3])
+    """
+    return torch.Size(np.broadcast_shapes(*shapes))
 
 
 class Bernoulli(td.Bernoulli):
@@ -66,7 +77,7 @@ class Categorical(td.Categorical):
     def log_prob(self, value: Tensor) -> Tensor:
         # torch's own expands the logits to the value's shape; a gather is enough, and keeps -inf cells from NaN.
         value = value.long()
-        shape = torch.broadcast_shapes(value.shape, self.logits.shape[:-1])
+        shape = broadcast(value.shape, self.logits.shape[:-1])
         logits = self.logits.expand(*shape, self.logits.shape[-1])
         return logits.gather(-1, value.expand(shape)[..., None]).squeeze(-1)
 

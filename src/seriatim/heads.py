@@ -36,6 +36,16 @@ class Head(Configurable, nn.Module):
         num_uniforms: how many uniforms behind one value.
         discrete: True if log p is the log of a probability, False if of a density.
         value_dtype: the dtype of sampled values; None stands for that of the parameters.
+
+    Example:
+        >>> class Laplace(Head):
+        ...     num_params = 2
+        ...     def encode(self, values, variables=None):
+        ...         return values[..., None]
+        ...     def forward(self, params, variables=None):
+        ...         return td.Laplace(params[..., 0], params[..., 1].exp())
+        >>> Laplace()(torch.zeros(1, 1, 2)).log_prob(torch.zeros(1, 1))
+        tensor([[-0.6931]])
     """
 
     value_shape: tuple[int, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from seriatim.config import Configurable
 from seriatim.context import Encoder
 from seriatim.heads import Head
 from seriatim.order import Order
+
+if TYPE_CHECKING:
+    from seriatim.engine import Engine
 
 
 class AutoregressiveModel(Configurable, nn.Module):
@@ -74,9 +77,16 @@ class AutoregressiveModel(Configurable, nn.Module):
         """Return log p(x | c) in nats: short for `model(context).log_prob(value)`."""
         return self(context).log_prob(value)
 
-    def sample(self, sample_shape: Any = (), context: Tensor | None = None, *, seed: int | None = None) -> Tensor:
+    def sample(
+        self,
+        sample_shape: Any = (),
+        context: Tensor | None = None,
+        *,
+        seed: int | None = None,
+        engine: Engine = "auto",
+    ) -> Tensor:
         """Draw samples: short for `model(context).sample(sample_shape)`."""
-        return self(context).sample(sample_shape, seed=seed)
+        return self(context).sample(sample_shape, seed=seed, engine=engine)
 
     def start(self, batch_size: int) -> Tensor:
         """Return the start symbol (B, 1, F), what the network reads before x_1: zeros."""
@@ -93,8 +103,9 @@ class AutoregressiveModel(Configurable, nn.Module):
         bias = getattr(self.network, "output_bias", None)
         if bias is None:
             return
-        x = self.order.to_positions(data)
-        variables = self.order.permutation
+        # Biases belong to positions, in order-agnostic models to variables.
+        order = Order(self.order.shape) if self.network.order_agnostic else self.order
+        x, variables = order.to_positions(data), order.permutation
         if bias.shape != (self.order.length, self.head.num_params):  # one bias for all positions
             x, variables = x.flatten(0, 1)[:, None], variables[:1]
         bias.copy_(self.head.marginal_params(x, variables).reshape(bias.shape))

@@ -21,7 +21,7 @@ Parents = list[tuple[int, ...]]
 _BLOCK_COLUMNS = 2048  # one-hot columns of the variables counted with all others at a time
 _CHUNK_CELLS = 1 << 24  # one-hot cells at a time; float32 counts up to 2^24 are exact
 _DENSE_CELLS = 1 << 16  # larger tables of counts are kept sparse
-_TIE = 1e-9  # scores closer than this are equal
+_GRID = 2.0**24  # the search rounds scores to multiples of 1/_GRID nats, so that it adds them without error
 _MAX_INDENT = 64  # columns; a deeper branch is drawn in a block of its own
 
 
@@ -71,9 +71,9 @@ def chow_liu(data: np.ndarray, arities: Ints, *, pseudo_count: float = 0.01, roo
         argmax over trees of sum over edges (i, j) of I[i, j],   edges directed away from the root
 
     `pseudo_count` is the alpha of `mutual_information`. The tables that belong to the tree add the same alpha to each
-    cell of child and parent: p(b | a) = (n_ab + alpha) / (n_a + alpha K_b). Weights that agree to 12 decimals are
-    tied, and the smallest index wins. Returns D tuples of one parent, none for the root. Raises ValueError for bad
-    data, a negative pseudo-count or a root outside 0..D-1.
+    cell of child and parent: p(b | a) = (n_ab + alpha) / (n_a + alpha K_b). Of weights that agree to 12 decimals the
+    variable of smallest index joins the tree, under the one that joined first. Returns D tuples of one parent, none for
+    the root. Raises ValueError for bad data, a negative pseudo-count or a root outside 0..D-1.
 
     Reference: Approximating discrete probability distributions with dependence trees (Chow, Liu, 1968).
 
@@ -91,7 +91,7 @@ def chow_liu(data: np.ndarray, arities: Ints, *, pseudo_count: float = 0.01, roo
     while outside.any():  # Prim's algorithm
         new = int(np.argmax(np.where(outside, best, -np.inf)))
         outside[new] = False
-        closer = outside & ((weights[new] > best) | ((weights[new] == best) & (new < parent)))
+        closer = outside & (weights[new] > best)
         best[closer], parent[closer] = weights[new, closer], new
     return [() if v == root else (int(parent[v]),) for v in range(len(weights))]
 
@@ -124,7 +124,8 @@ def bdeu_score(
     s is the equivalent sample size, the weight of the prior in rows; n and q are those of `bic_score`. Networks that
     imply the same independences score the same. Raises ValueError as `bic_score`, and for s <= 0.
 
-    Reference: Learning Bayesian Networks: The Combination of Knowledge and Statistical Data (Heckerman et al., 1995).
+    Reference: Learning Bayesian Networks: The Combination of Knowledge and Statistical Data
+        (Heckerman, Geiger, Chickering, 1995).
 
     Example:
         >>> data = np.array([[0, 0], [0, 0], [1, 1], [1, 1]])
@@ -146,9 +147,11 @@ def network_score(
 
         score(network) = sum_d score(d | parents[d]),   score "bic" or "bdeu"
 
-    Raises ValueError for bad data, a cycle or a bad index in the D tuples of parents, or an unknown score.
+    `parents` holds D sequences of indexes, `equivalent_sample_size` is the s of `bdeu_score`. Raises ValueError for bad
+    data, a cycle or a bad index in parents, an unknown score or s <= 0.
 
-    Reference: Learning Bayesian Networks: The Combination of Knowledge and Statistical Data (Heckerman et al., 1995).
+    Reference: Learning Bayesian Networks: The Combination of Knowledge and Statistical Data
+        (Heckerman, Geiger, Chickering, 1995).
 
     Example:
         >>> data = np.array([[0, 0], [0, 0], [1, 1], [1, 1]])
@@ -177,12 +180,13 @@ def greedy_order_search(
         max over orders of sum_d max { score(d | U) : U among the predecessors of d, |U| <= max_parents }
 
     U is chosen among the `candidates` variables of highest mutual information with d and its Chow-Liu parent; each such
-    set is scored once: D sum_k binomial(candidates, k) counts, k <= max_parents. The climb starts from the Chow-Liu
-    order and moves one variable at a time to its best place; `restarts` times it is repeated from a perturbed copy of
-    the best order. With max_parents >= 1 the result never scores below the Chow-Liu tree; the same seed gives the same
-    result. Returns D ascending tuples. Raises ValueError for bad data, an unknown score or a negative number.
+    set is scored once: D sum_k binomial(candidates, k) counts. The climb starts from the Chow-Liu order and moves one
+    variable at a time to its best place; `restarts` times it is repeated from a copy of the best order perturbed by
+    `seed`. With max_parents >= 1 the result scores no less than the Chow-Liu tree; scores are those of `network_score`.
+    Returns D ascending tuples. Raises ValueError for bad data, an unknown score, a number < 0 or a sample size <= 0.
 
-    Reference: Ordering-Based Search for Learning Bayesian Networks (Teyssier, Koller, 2005).
+    Reference: Ordering-Based Search: A Simple and Effective Algorithm for Learning Bayesian Networks
+        (Teyssier, Koller, 2005).
 
     Example:
         >>> a, b = np.random.default_rng(0).integers(2, size=(2, 400))
@@ -197,16 +201,15 @@ def greedy_order_search(
     info = mutual_information(data, arities).round(12)
     np.fill_diagonal(info, -1)
     ranked = np.argsort(-info, axis=1, kind="stable")[:, :-1][:, :candidates].tolist()
-    pools = [list(dict.fromkeys([*ranked[v], *tree[v]])) for v in range(len(tree))]
-    families = [_Family(local, v, pool, max_parents) for v, pool in enumerate(pools)]
+    families = [_Family(local, v, [*dict.fromkeys([*ranked[v], *tree[v]])], max_parents) for v in range(len(tree))]
     order = topological_order(tree)
     best, chosen = _climb(order, families)
     generator = np.random.default_rng(seed)
     for _ in range(restarts):
-        jitter = generator.normal(scale=len(order) / 8, size=len(order))
+        jitter = generator.normal(scale=2 + len(order) / 8, size=len(order))
         trial = [order[i] for i in np.argsort(np.arange(len(order)) + jitter)]
         reached, masks = _climb(trial, families)
-        if reached > best + _TIE:
+        if reached > best:
             order, best, chosen = trial, reached, masks
     return [tuple(u for u in range(len(order)) if chosen[v] >> u & 1) for v in range(len(order))]
 
@@ -238,8 +241,7 @@ def topological_order(parents: Sequence[Ints], names: Sequence[str] | None = Non
     try:
         sorter.prepare()
     except graphlib.CycleError as error:
-        cycle = " -> ".join(labels[v] for v in error.args[1])
-        raise ValueError(f"parents must have no cycle, got {cycle}") from None
+        raise ValueError(f"parents must have no cycle, got {' -> '.join(labels[v] for v in error.args[1])}") from None
     order: list[int] = []
     ready = sorted(sorter.get_ready())
     while ready:
@@ -294,15 +296,13 @@ def _checked_data(data: np.ndarray, arities: Ints) -> tuple[np.ndarray, np.ndarr
         raise ValueError(f"arities must be {codes.shape[1]} integers >= 1, one per column, got {arities}")
     for row, column in np.argwhere((codes < 0) | (codes >= sizes))[:1].tolist():
         raise ValueError(f"data[{row}, {column}] must be in 0..{sizes[column] - 1}, got {codes[row, column]}")
-    return codes, sizes.astype(np.int64)
+    return codes.astype(np.min_scalar_type(sizes.max())), sizes.astype(np.int64)
 
 
 def _check_family(child: int, parents: Ints, count: int) -> None:
     family = {child, *parents}
     if len(family) <= len(parents) or not all(v in range(count) for v in family):
-        raise ValueError(
-            f"child and parents must be distinct indexes in 0..{count - 1}, got {child} and {list(parents)}"
-        )
+        raise ValueError(f"child and parents must be distinct and in 0..{count - 1}, got {child} and {list(parents)}")
 
 
 class _LocalScore:
@@ -314,12 +314,10 @@ class _LocalScore:
             raise ValueError(f"score must be 'bic' or 'bdeu', got {score!r}")
         if not (math.isfinite(prior) and prior > 0):
             raise ValueError(f"equivalent_sample_size must be a finite number > 0, got {prior}")
-        codes = codes.astype(np.min_scalar_type(int(sizes.max())))
         distinct, repeats = np.unique(codes, axis=0, return_counts=True)
         self.columns = np.ascontiguousarray(distinct.T, dtype=np.int64)
         self.weights, self.total = repeats.astype(np.float64), len(codes)
-        self.sizes: list[int] = sizes.tolist()
-        self.score, self.prior = score, prior
+        self.sizes, self.score, self.prior = sizes.tolist(), score, prior
 
     def append(self, codes: np.ndarray, size: int, variable: int) -> tuple[np.ndarray, int]:
         """Append a digit to mixed-radix codes below `size`; renumber them when most of the range is empty."""
@@ -344,8 +342,7 @@ class _LocalScore:
         totals, cells = totals[totals > 0], cells[cells > 0]
         if self.score == "bic":
             return float(cells @ np.log(cells) - totals @ np.log(totals)) - penalty
-        a = self.prior / configurations
-        b = a / self.sizes[child]
+        a, b = self.prior / configurations, self.prior / (configurations * self.sizes[child])
         gain = sum(map(math.lgamma, (cells + b).tolist())) - len(cells) * math.lgamma(b)
         return gain - sum(map(math.lgamma, (totals + a).tolist())) + len(totals) * math.lgamma(a)
 
@@ -362,8 +359,8 @@ class _Family:
             for parents in itertools.combinations(candidates, size):
                 mask = sum(1 << u for u in parents)
                 below = max((reached[mask ^ 1 << u] for u in parents), default=-math.inf)
-                value = local(child, parents, floor=below + _TIE)
-                if value > below + _TIE:
+                value = float(np.rint(local(child, parents, floor=below) * _GRID)) / _GRID
+                if value > below:
                     entries.append((value, mask))
                 reached[mask] = max(value, below)
         self.entries = sorted(entries, key=lambda entry: -entry[0])
@@ -387,8 +384,7 @@ def _climb(order: list[int], families: list[_Family]) -> tuple[float, dict[int, 
 
 def _move(v: int, order: list[int], families: list[_Family]) -> bool:
     """Move v to its best place, if that gains; only v and its possible children are rescored."""
-    own, bit, earlier = families[v], 1 << v, 0
-    rest = [u for u in order if u != v]
+    own, rest, bit, earlier = families[v], [u for u in order if u != v], 1 << v, 0
     scores, lost = [own.best(0)[0]], [0.0]
     for u in rest:
         other = families[u]
@@ -397,7 +393,7 @@ def _move(v: int, order: list[int], families: list[_Family]) -> bool:
         scores.append(own.best(earlier)[0] if own.pool >> u & 1 else scores[-1])
     totals = np.array(scores) - np.cumsum(lost)
     place = int(np.argmax(totals))
-    if totals[place] <= totals[order.index(v)] + _TIE:
+    if totals[place] <= totals[order.index(v)]:
         return False
     order[:] = [*rest[:place], v, *rest[place:]]
     return True

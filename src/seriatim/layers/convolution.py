@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seriatim.causal import Causal, State, write
+
+if TYPE_CHECKING:
+    from seriatim.engine.tape import Operand, Tape
 
 
 class CausalConv1d(Causal):
@@ -60,6 +63,15 @@ class CausalConv1d(Causal):
         if state["context"] is not None:
             y = y + state["context"]
         return y, {**state, "past": seen[:, n:]}
+
+    def lower(self, tape: Tape, x: Operand) -> Operand:
+        bias: Tensor | Operand = self.taps.bias
+        if self.context is not None:
+            bias = tape.constant(self.taps.out_features, lambda state: state["context"] + self.taps.bias)
+        x = tape.history(x, self.reach, lambda state: state["past"])
+        weights = self.taps.weight.split(self.in_features, dim=1)
+        lags = range(self.reach, -1, -self.dilation)
+        return tape.linear([(x.lag(lag), weight) for lag, weight in zip(lags, weights, strict=True)], bias)
 
     def dependencies(self, length: int) -> Tensor:
         distance = torch.arange(length)[:, None] - torch.arange(length)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from seriatim.causal import Causal, State
+
+if TYPE_CHECKING:
+    from seriatim.engine.tape import Load, Operand, Tape
+
+_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 class _Recurrent(Causal):
@@ -94,3 +99,17 @@ class LSTM(_Recurrent):
 
     kernel = nn.LSTM
     num_states = 2
+
+    def lower(self, tape: Tape, x: Operand) -> Operand:
+        for layer in range(self.num_layers):
+            hidden, cell = (tape.recurrent(self.hidden_features, _before(part, layer)) for part in range(2))
+            w, u, b, d = (getattr(self.rnn, f"{name}_l{layer}") for name in _NAMES)
+            gates = tape.linear([(x, w), (hidden.lag(1), u)], b + d)
+            tape.lstm(gates, cell.lag(1), hidden, cell)
+            x = hidden
+        return x
+
+
+def _before(part: int, layer: int) -> Load:
+    """How a tape reads a layer's h (part 0) or c (part 1) before the first position: (B, 1, H)."""
+    return lambda state: state["h"][:, part, layer, None]

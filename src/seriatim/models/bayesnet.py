@@ -157,7 +157,7 @@ class BayesNet(AutoregressiveModel):
             rows = table.offsets[:-1] + (block[:, table.sources] * table.strides).sum(-1)
             counts += torch.bincount((rows * width + block).flatten(), minlength=num_rows * width)
         real = ~table.beyond.repeat_interleave(table.offsets.diff(), dim=0)
-        cells = counts.reshape(num_rows, width) + pseudo_count * real
+        cells = counts.reshape(num_rows, width) + pseudo_count * real.double()
         cells = torch.where(cells.sum(1, keepdim=True) > 0, cells, real.double())
         table.logits.copy_((cells / cells.sum(1, keepdim=True)).log().masked_fill(~real, 0.0))
         return self

@@ -15,7 +15,6 @@ from seriatim.heads import Bernoulli, Head
 from seriatim.model import AutoregressiveModel
 from seriatim.order import Order
 
-
 _BLOCK = 16  # positions whose sums are one matrix product: n^2 work, but in fast kernels and in cache
 
 

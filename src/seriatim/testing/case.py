@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 from seriatim.autoregressive import Autoregressive
 from seriatim.context import Labels, Vector
@@ -33,14 +34,19 @@ class Case:
         model: any model; it is copied, and its weights are left alone.
         context: draws B contexts; made for `Labels` and `Vector` encoders if None.
         seed: of everything drawn here.
+        dtype: of the copy; the native engine works in float32.
     """
 
     rows = 6
 
     def __init__(
-        self, model: AutoregressiveModel, context: Callable[[int], Tensor] | None = None, seed: int = 0
+        self,
+        model: AutoregressiveModel,
+        context: Callable[[int], Tensor] | None = None,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float64,
     ) -> None:
-        self.model = copy.deepcopy(model).double().eval().to("cpu")
+        self.model = copy.deepcopy(model).to("cpu", dtype).eval()
         self.generator = torch.Generator().manual_seed(seed)
         self._draw_context = context
         self.context = self.contexts(self.rows)
@@ -123,7 +129,7 @@ def value_support(model: AutoregressiveModel, position: int = 0) -> list[Tensor]
     support = head.support
     if getattr(support, "is_discrete", False) and hasattr(support, "upper_bound"):
         return [torch.tensor(v) for v in range(support.lower_bound, support.upper_bound + 1)]
-    if type(support).__name__ == "_Boolean":
+    if support is constraints.boolean:
         return [torch.tensor(0.0), torch.tensor(1.0)]
     return None
 

@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 from torch import distributions as td
+from torch.distributions import constraints
 
 from seriatim.autoregressive import Autoregressive
 from seriatim.noise import uniforms
@@ -52,7 +53,8 @@ def total_mass(conditional: Any) -> Tensor:
         values = torch.stack(rows).reshape(-1, *[1] * len(conditional.batch_shape), *conditional.event_shape)
         return conditional.log_prob(values).exp().sum(0)
     if support.is_discrete:
-        values = torch.arange(support.lower_bound, support.upper_bound + 1)
+        first, last = (0, 1) if support is constraints.boolean else (support.lower_bound, support.upper_bound)
+        values = torch.arange(first, last + 1)
         return conditional.log_prob(values.reshape(-1, *[1] * len(conditional.batch_shape))).exp().sum(0)
     if support.event_dim:
         return _gaussian_mass(conditional)
@@ -160,9 +162,13 @@ def addressed_noise(case: Case) -> None:
 @torch.no_grad()
 def inverse_transform(case: Case) -> None:
     """Each sampled value is what its own uniform, within rounding, gives under the parallel form's conditional."""
+    assert_explained(case, case.joint.sample(seed=7), seed=7)
+
+
+def assert_explained(case: Case, x: Tensor, seed: int) -> None:
+    """Fail unless every value lies between what its uniform, moved by 1e-6 down and up, gives."""
     lanes = case.model.head.num_uniforms
-    x = case.joint.sample(seed=7)
-    u = uniforms(7, torch.arange(case.rows), torch.arange(case.length), lanes)
+    u = uniforms(seed, torch.arange(case.rows), torch.arange(case.length), lanes)
     conditionals, values = case.joint.conditionals(x), case.positions(x).double()
     nearby = [conditionals.from_uniforms((u + step).clamp(1e-12, 1 - 1e-12)).double() for step in (-TIE, 0.0, TIE)]
     exact = torch.stack(nearby)
@@ -171,3 +177,14 @@ def inverse_transform(case: Case) -> None:
     if outside.any():
         place = tuple(int(i) for i in outside.nonzero()[0])
         raise CheckFailed(f"the value at {place} is {float(values[place])}, its uniform gives {float(exact[1][place])}")
+
+
+@torch.no_grad()
+def native_engine(case: Case) -> None:
+    """The native engine gives, in float32, the values that the parallel form gives for the same noise."""
+    single = Case(case.model, case._draw_context, dtype=torch.float32)
+    try:
+        x = single.joint.sample(seed=7, engine="native")
+    except ValueError as reason:
+        raise NotApplicable(str(reason)) from reason
+    assert_explained(single, x, seed=7)

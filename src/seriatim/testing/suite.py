@@ -22,6 +22,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "normalisation": probability.normalisation,
     "sample_law": probability.sample_law,
     "inverse_transform": probability.inverse_transform,
+    "native_engine": probability.native_engine,
     "addressed_noise": probability.addressed_noise,
     "forced_rollout": law.forced_rollout,
     "fork": law.fork,

@@ -1,0 +1,158 @@
+"""`seriatim complete`: fill in what is missing, exactly or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from seriatim.cli.errors import UserError, unknown_name
+from seriatim.cli.options import (
+    BatchOption,
+    ContextOption,
+    DeviceOption,
+    JsonOption,
+    OutOption,
+    RowsArgument,
+    RunArgument,
+    SeedOption,
+    SplitOption,
+)
+from seriatim.cli.output import csv_text, ending, show, show_json, write_file
+from seriatim.cli.sample import ENDINGS, cells, require_images
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from seriatim.cli.loading import Rows, Run
+    from seriatim.tasks import Completion
+
+
+def run(
+    path: RunArgument,
+    file: RowsArgument,
+    region: Annotated[
+        str | None,
+        typer.Option("--region", metavar="top|bottom|left|right|center|border", help="The part of the image given."),
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option("--mask", metavar="MASK.npy", help="True (or 1) where a value is given.")
+    ] = None,
+    given: Annotated[
+        str | None, typer.Option("--given", metavar="A,B", help="The columns of a table that are given.")
+    ] = None,
+    num: Annotated[int, typer.Option("-n", "--num", min=1, help="Completions of each row.")] = 8,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Rows of the file at most.")] = 8,
+    split: SplitOption = "test",
+    out: OutOption = None,
+    context: ContextOption = None,
+    batch_size: BatchOption = 256,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Complete rows of which a part is given: exact samples of p(missing | given) and their log p in nats.
+
+    Exact are prefixes of the model's order, any part for order-agnostic models and for trees; other patterns are
+    refused with the reason. Results: a picture (.png), an array (.npy: completion, row, ...) or a table (.csv; stdout).
+    """
+    suffix = ".csv" if out is None else ending(out, ENDINGS)
+    if sum(option is not None for option in (region, mask, given)) != 1:
+        raise UserError("--region: expected exactly one of --region, --mask and --given, got none or several")
+    from seriatim.cli.loading import Rows, contexts, open_run, read_rows
+    from seriatim.tasks import complete
+
+    own = open_run(path, device)
+    if suffix == ".png":
+        require_images(own)
+    read = read_rows(own, file, split)
+    read = Rows(read.x[:rows], None if read.labels is None else read.labels[:rows], read.class_names)
+    observed = observed_mask(own, region, mask, given)
+    done = complete(
+        own.joint(contexts(own, context, read)), read.x, observed, num=num, seed=seed, batch_size=batch_size
+    )
+    if json:
+        facts = {"run": str(path), "file": file, "exactness": done.exactness, "seed": seed}
+        show_json(facts | {"observed": observed, "samples": done.samples, "log_prob_nats": done.log_prob})
+    if out is not None:
+        write_file(out, lambda target: write_completion(own, read, done, target, suffix))
+    elif not json:
+        show(completion_csv(own, done))
+
+
+def observed_mask(run: Run, region: str | None, mask: Path | None, given: str | None) -> Tensor:
+    """Return the mask (*order shape) that the options name.
+
+    Raises:
+        UserError: a region, a file or a column that does not fit.
+    """
+    import torch
+
+    from seriatim import tasks
+    from seriatim.data import load_array
+
+    shape = run.model.order.shape
+    if region is not None:
+        if region not in tasks.REGIONS:
+            raise UserError(f"--region: {unknown_name(region, tasks.REGIONS)}")
+        return tasks.region(region, shape)
+    if mask is not None:
+        values = load_array(mask)
+        if values.shape != tuple(shape):
+            raise UserError(f"--mask: expected shape {tuple(shape)} in {mask}, got {values.shape}")
+        if not ((values == 0) | (values == 1)).all():
+            raise UserError(f"--mask: expected True and False (or 1 and 0) in {mask}, got other values")
+        return torch.as_tensor(values.astype(bool))
+    assert given is not None
+    if run.schema is None:
+        raise UserError("--given: expected a model of a table, got one of an array; give --region or --mask")
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    for name in names:
+        if name not in run.schema.names:
+            raise UserError(f"--given: {unknown_name(name, run.schema.names)}")
+    return torch.tensor([name in names for name in run.schema.names])
+
+
+def write_completion(run: Run, rows: Rows, done: Completion, file: Path, suffix: str) -> None:
+    """Write completions as a picture (given, completions, truth in each line), an array or a table."""
+    import numpy as np
+
+    if suffix == ".png":
+        from PIL import Image
+
+        Image.fromarray(picture(run, rows.x, done)).save(file, format="PNG")
+    elif suffix == ".npy":
+        with open(file, "wb") as stream:
+            np.save(stream, done.samples.numpy())
+    else:
+        file.write_text(completion_csv(run, done), encoding="utf-8")
+
+
+def picture(run: Run, x: np.ndarray, done: Completion) -> np.ndarray:
+    """Return one line for each row: what was given (the rest grey), the completions, and the row itself."""
+    import numpy as np
+
+    from seriatim.report.pictures import grey_colours, grid
+
+    levels = run.kind[1] or 256
+    observed = np.asarray(done.observed.numpy().reshape(*x.shape[1:3], -1).all(-1))
+    tiles = []
+    for n, row in enumerate(x):
+        own = grey_colours(row, levels)
+        tiles.append(np.where(observed[..., None], own, np.uint8(128)))
+        tiles += [grey_colours(done.samples[k, n].numpy(), levels) for k in range(len(done.samples))]
+        tiles.append(own)
+    return grid(tiles, columns=len(done.samples) + 2, scale=max(1, 64 // x.shape[1]))
+
+
+def completion_csv(run: Run, done: Completion) -> str:
+    """Return one line for each completion: row, completion, log p in nats, how exact, and the values."""
+    num, rows = done.samples.shape[:2]
+    names, values = cells(run, done.samples.transpose(0, 1).flatten(0, 1).numpy())
+    keys: list[tuple[Any, ...]] = [
+        (n, k, f"{float(done.log_prob[k, n]):.6f}", done.exactness) for n in range(rows) for k in range(num)
+    ]
+    header = ["row", "completion", "log_prob_missing_nats", "exactness", *names]
+    return csv_text(header, [[*key, *own] for key, own in zip(keys, values, strict=True)])

@@ -1,0 +1,113 @@
+"""`seriatim evaluate`: the score of a run on test rows, with an interval and baselines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from seriatim.cli.errors import UserError
+from seriatim.cli.options import (
+    BatchOption,
+    ContextOption,
+    DeviceOption,
+    JsonOption,
+    OrdersOption,
+    RunArgument,
+    SeedOption,
+    SplitOption,
+)
+from seriatim.cli.output import say, show, show_json
+
+if TYPE_CHECKING:
+    from seriatim.cli.loading import Run
+    from seriatim.tasks import Baseline, Evaluation
+
+
+def run(
+    path: RunArgument,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="FILE", help="Rows to score; if not given, those of the run's data.")
+    ] = None,
+    split: SplitOption = "test",
+    baselines: Annotated[bool, typer.Option("--baselines/--no-baselines", help="Score simpler models too.")] = True,
+    orders: OrdersOption = None,
+    context: ContextOption = None,
+    batch_size: BatchOption = 256,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Score a run on test rows: nats per row and bits per dimension, with a 95 % bootstrap interval and baselines.
+
+    Baselines, fitted to the run's training rows: factorised, Chow-Liu where values are discrete and few, zlib and xz of
+    the same rows.
+    """
+    from seriatim.cli.loading import contexts, open_run, read_rows
+    from seriatim.tasks import evaluate
+
+    own = open_run(path, device)
+    if data is None and own.settings is None:
+        raise UserError(f"--data: expected a file, for {path} is a model without a run, got none")
+    source = data if data is not None else own.settings.data.source  # type: ignore[union-attr]
+    rows = read_rows(own, source, split)
+    joint = own.joint(contexts(own, context, rows), orders)
+    result = evaluate(joint, rows.x, batch_size=batch_size, seed=seed)
+    others = compared(own, rows.x) if baselines and own.settings is not None else []
+    if json:
+        show_json(as_dict(result, others) | {"run": str(path), "data": source, "split": split})
+    else:
+        if not own.model.head.discrete:
+            say("note: real numbers have densities, per unit of each column or entry: nats shift with the unit")
+        show(as_text(result, others, str(path)))
+
+
+def compared(run: Run, test: Any) -> list[Baseline]:
+    """Return the baselines for a run, fitted to its training rows."""
+    from seriatim.models.bayesnet import Symbols
+    from seriatim.tasks import baselines
+
+    data = run.data
+    head = None if isinstance(run.model.head, Symbols) else run.model.head
+    if data.schema is None:
+        return baselines(data.train, test, num_values=data.levels, head=head)
+    if all(column.kind == "categorical" and not column.missing for column in data.schema.columns):
+        arities = [column.num_categories + 1 for column in data.schema.columns]
+        try:
+            return baselines(data.train, test, num_values=arities, head=head)
+        except ValueError as error:  # gaps that training rows do not have
+            say(f"note: no baselines, for {error}")
+            return []
+    return baselines(data.train, test, head=head)
+
+
+def as_dict(result: Evaluation, others: list[Baseline]) -> dict[str, Any]:
+    """Return a score and its baselines for machines; units are in the names."""
+    return {
+        "nats_per_row": result.nats,
+        "nats_interval": list(result.interval),
+        "bits_per_dim": result.bits_per_dim,
+        "bits_per_dim_interval": list(result.bits_per_dim_interval),
+        "confidence": result.confidence,
+        "num_rows": len(result.log_prob),
+        "num_dimensions": result.num_dimensions,
+        "baselines": [
+            {"name": b.name, "nats_per_row": b.nats, "bits_per_dim": b.bits_per_dim, "detail": b.detail} for b in others
+        ],
+    }
+
+
+def as_text(result: Evaluation, others: list[Baseline], name: str) -> str:
+    """Return a score and its baselines as a table with units."""
+    low, high = result.interval
+    width = max([len(name), *(len(b.name) for b in others)])
+    lines = [
+        f"{len(result.log_prob)} rows of {result.num_dimensions} values; "
+        f"the interval is a {result.confidence:.0%} bootstrap over rows",
+        f"{'':<{width}}  nats per row  bits/dim",
+        f"{name:<{width}}  {result.nats:12.4f}  {result.bits_per_dim:8.4f}  [{low:.4f}, {high:.4f}] nats",
+    ]
+    for b in sorted(others, key=lambda b: (b.nats is None, b.nats)):
+        numbers = "           -         -" if b.nats is None else f"{b.nats:12.4f}  {b.bits_per_dim:8.4f}"
+        lines.append(f"{b.name:<{width}}  {numbers}  {b.detail}")
+    return "\n".join(lines)

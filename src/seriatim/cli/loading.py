@@ -1,0 +1,277 @@
+"""Runs and rows as the verbs need them: a model with what is known of its data, and files as arrays for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from seriatim import data as data_module
+from seriatim import heads, runs
+from seriatim.cli.building import torch_device
+from seriatim.cli.errors import UserError, unknown_name
+from seriatim.cli.settings import RunConfig, resolve
+from seriatim.columns import Columns
+from seriatim.context import Labels, Vector
+from seriatim.data import Dataset, Schema
+from seriatim.model import AutoregressiveModel
+from seriatim.models import OrderAgnosticMADE
+from seriatim.models.bayesnet import Symbols
+from seriatim.tasks.rows import Joint
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass
+class Run:
+    """A trained model and what is known of its data.
+
+    Attributes:
+        path: as the user gave it.
+        model: in eval mode, on the device asked for.
+        card: the facts of `config.json`.
+        schema: of a table.
+        settings: the configuration of the run; None for a model without a run around it.
+    """
+
+    path: Path
+    model: AutoregressiveModel
+    card: dict[str, Any]
+    schema: Schema | None
+    settings: RunConfig | None = field(default=None)
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The data set that the run was trained on, loaded anew.
+
+        Raises:
+            UserError: a model without a run, or data that are not where they were.
+        """
+        if self.settings is None:
+            raise UserError(f"{self.path}: expected a run, with config.yaml that names its data, got a model alone")
+        return data_module.load(self.settings.data.source, **self.settings.data.load_options)
+
+    @property
+    def kind(self) -> tuple[str, int | None]:
+        """The kind of the values, as in `Dataset`, and their number of levels."""
+        head: Any = self.model.head
+        while hasattr(head, "model"):  # the values inside a position
+            head = head.model.head
+        if isinstance(head, Columns) or self.schema is not None:
+            return "table", None
+        if isinstance(head, heads.Bernoulli):
+            return "binary", 2
+        if isinstance(head, heads.Categorical):
+            return "categorical", head.num_categories
+        if isinstance(head, heads.QuantizedMixtureOfLogistics):
+            return "integer", head.levels
+        if isinstance(head, Symbols):
+            most = max(head.arities)
+            return ("binary", 2) if most == 2 else ("categorical", most)
+        return "continuous", None
+
+    def joint(self, context: Any = None, orders: int | None = None) -> Joint:
+        """Return the distribution given a context, or the mixture over some orders."""
+        context = None if context is None else torch.as_tensor(context)
+        if orders is None:
+            return self.model(context)
+        if not isinstance(self.model, OrderAgnosticMADE):
+            raise UserError(f"--orders: expected an order-agnostic model, got {type(self.model).__name__}")
+        return self.model.ensemble(orders, context)
+
+
+def open_run(path: Path, device: str = "auto") -> Run:
+    """Read a run, or a model alone.
+
+    Raises:
+        ValueError: no run there, or damaged files; names the file.
+    """
+    where = torch_device(device)
+    config = runs.read_config(path)
+    model = runs.load(path).to(where)
+    try:
+        schema = None if config.get("schema") is None else Schema.model_validate(config["schema"])
+    except ValueError as error:
+        raise UserError(f"{path}: expected the schema of a table in config.json, got: {error}") from None
+    settings = None
+    if (path / "config.yaml").is_file():
+        settings = resolve(_read_settings(path / "config.yaml"))
+    return Run(path, model, dict(config.get("card") or {}), schema, settings)
+
+
+def _read_settings(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{file}: expected YAML, got: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: expected names and values, got {type(values).__name__}")
+    return values
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows for a model: x (N, *event_shape), and the class of each row where the source has classes."""
+
+    x: np.ndarray
+    labels: np.ndarray | None
+    class_names: list[str] | None = None
+
+
+def read_rows(run: Run, source: str, split: str = "test") -> Rows:
+    """Read rows for a run's model.
+
+    Args:
+        run: whose model and schema decide what the rows must be.
+        source: a named set or an archive with splits (of which `split` is taken), else a file or a folder whose rows
+            are all taken.
+        split: "train", "valid" or "test".
+
+    Raises:
+        ValueError: an unknown source, a damaged file, or rows that do not fit the model; names file and place.
+    """
+    if split not in SPLITS:
+        raise UserError(f"--split: expected {', '.join(SPLITS)}, got {split}")
+    path = Path(source)
+    if source in data_module.NAMED:
+        return _of_dataset(run, data_module.load(source), split)
+    if run.settings is not None and source == run.settings.data.source:
+        return _of_dataset(run, run.data, split)
+    if not path.exists():
+        known = [*data_module.NAMED]
+        hint = unknown_name(source, known) if "." not in path.name and "/" not in source else "no such file or folder"
+        raise UserError(f"FILE: {source}: {hint}")
+    kind, levels = run.kind
+    if kind == "table":
+        return _of_table(run, path)
+    if path.is_dir():
+        return _of_folder(run, path, levels)
+    if path.name.lower().endswith((".npy", ".npz")):
+        return _of_arrays(run, path, split)
+    if len(run.model.event_shape) == 1:
+        table = data_module.read_table(path)
+        return Rows(
+            _fitted(run, np.column_stack([_numbers(path, table, name) for name in table.names]), str(path)), None
+        )
+    raise UserError(f"FILE: expected .npy, .npz or a folder of images for this model, got {path}")
+
+
+def _of_dataset(run: Run, data: Dataset, split: str) -> Rows:
+    labels = None if data.labels is None else data.labels[split]
+    return Rows(_fitted(run, data.splits[split], data.name), labels, data.class_names)
+
+
+def _of_table(run: Run, path: Path) -> Rows:
+    schema = run.schema
+    if schema is None:
+        raise UserError(f"{run.path}: expected the schema of a table beside the model, got none")
+    table = data_module.read_table(path, kinds=schema.kinds)
+    label = run.settings.data.label if run.settings is not None else None
+    labels, names = None, None
+    if label is not None and label in table and run.model.encoder is not None:
+        names = run.data.class_names or []
+        texts = [None if text is None else str(text) for text in table[label].tolist()]
+        for row, text in enumerate(texts):
+            if text not in names:
+                raise UserError(
+                    f"{path}: expected a class of {', '.join(names)} in column {label!r}, got {text!r} in row {row}"
+                )
+        labels = np.array([names.index(str(text)) for text in texts], dtype=np.int64)
+    try:
+        return Rows(schema.encode(table), labels, names)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _of_folder(run: Run, path: Path, levels: int | None) -> Rows:
+    shape = run.model.event_shape
+    if len(shape) not in (2, 3):
+        raise UserError(f"FILE: expected an array or a table for rows of shape {tuple(shape)}, got the folder {path}")
+    options = run.settings.data if run.settings is not None else None
+    grey_levels = options.levels if options is not None and options.levels is not None else 256
+    read = data_module.load_image_folder(
+        path,
+        size=(shape[0], shape[1]),
+        grey=len(shape) == 2,
+        levels=grey_levels if (levels or 2) <= 2 else levels or 256,
+        binarise=options.binarise if options is not None else None,
+    )
+    return Rows(_fitted(run, read.images, str(path)), read.labels, read.class_names)
+
+
+def _of_arrays(run: Run, path: Path, split: str) -> Rows:
+    parts = data_module.load_parts(path)
+    name = split if split in parts.arrays else "train"
+    labels = None if parts.labels is None else parts.labels[name]
+    return Rows(_fitted(run, parts.arrays[name], str(path)), labels, parts.class_names)
+
+
+def _numbers(path: Path, table: Any, name: str) -> np.ndarray:
+    values = table[name]
+    if values.dtype == object:
+        raise UserError(f"{path}: expected numbers in column {name!r}, got text")
+    return values.astype(np.float64)
+
+
+def _fitted(run: Run, x: np.ndarray, name: str) -> np.ndarray:
+    """Rows in the model's shape, once every value is known to fit."""
+    shape, (kind, levels) = tuple(run.model.event_shape), run.kind
+    if kind == "table":
+        if x.shape[1:] != shape:
+            raise UserError(f"{name}: expected rows of {shape[0]} columns, got {x.shape}")
+        return x
+    if x.ndim == 2 and x.shape[1:] != shape and x.shape[1] == int(np.prod(shape)):
+        x = x.reshape(len(x), *shape)
+    return data_module.check_array(x, kind=kind, levels=levels, event_shape=shape, name=name)  # type: ignore[arg-type]
+
+
+def contexts(run: Run, given: str | None, rows: Rows | None) -> Tensor | None:
+    """Return the context of each row, or one for all: what the user gave, else the labels of the rows.
+
+    Raises:
+        UserError: a context for an unconditional model, none for a conditional one, or one that does not fit.
+    """
+    encoder = run.model.encoder
+    if encoder is None:
+        if given is not None:
+            raise UserError(f"--context: expected none, for the model of {run.path} is unconditional, got {given!r}")
+        return None
+    if given is None:
+        if rows is None or rows.labels is None:
+            raise UserError(
+                f"--context: expected one, for the model of {run.path} is conditional ({encoder}), got none"
+            )
+        return torch.as_tensor(rows.labels).long()
+    name, equals, value = given.rpartition("=")
+    label = run.settings.data.label if run.settings is not None else None
+    if equals and label is not None and name != label:
+        raise UserError(f"--context: expected {label}=VALUE, got {given!r}")
+    if isinstance(encoder, Vector):
+        return _vector(given, value, encoder.num_features)
+    if isinstance(encoder, Labels):
+        return torch.tensor(_class(run, value, encoder.num_features))
+    raise UserError(f"--context: expected a model conditioned on classes or a vector, got {encoder}")
+
+
+def _class(run: Run, value: str, num_classes: int) -> int:
+    names = (run.data.class_names or []) if run.settings is not None else []
+    if value in names:
+        return names.index(value)
+    if value.isdigit() and int(value) < num_classes:
+        return int(value)
+    expected = ", ".join(names) if names else f"a class 0..{num_classes - 1}"
+    raise UserError(f"--context: expected {expected}, got {value!r}")
+
+
+def _vector(given: str, value: str, size: int) -> Tensor:
+    numbers = yaml.safe_load(value)
+    fits = isinstance(numbers, list) and len(numbers) == size and all(isinstance(n, int | float) for n in numbers)
+    if not fits:
+        raise UserError(f"--context: expected {size} numbers such as [0.5, 1], got {given!r}")
+    return torch.tensor([float(number) for number in numbers])

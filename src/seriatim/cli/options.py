@@ -1,0 +1,33 @@
+"""Options that several verbs share, each declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or of a saved model.")]
+RowsArgument = Annotated[
+    str, typer.Argument(metavar="FILE", help="Rows: .npy, .npz, .csv, .parquet, a folder of images, or a named set.")
+]
+OutOption = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write here instead of stdout.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Of everything random; the same seed, the same result.")]
+DeviceOption = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda|mps", help="Where to compute.")]
+BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Rows at a time.")]
+OrdersOption = Annotated[
+    int | None,
+    typer.Option("--orders", min=1, help="Order-agnostic models: average p(x) over so many random orders."),
+]
+ContextOption = Annotated[
+    str | None,
+    typer.Option(
+        "--context",
+        metavar="VALUE",
+        help="Conditional models: one context for all rows, 7 or digit=7; if not given, the labels of the rows.",
+    ),
+]
+SplitOption = Annotated[
+    str, typer.Option("--split", metavar="train|valid|test", help="Which rows of data that has splits.")
+]

@@ -1,0 +1,135 @@
+"""From a run to the content of its report."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seriatim.cli.errors import UserError
+from seriatim.cli.evaluate import compared
+from seriatim.cli.loading import Run, contexts, open_run, read_rows
+from seriatim.cli.output import say
+from seriatim.report.page import Block, Content, Facts, Listing, Section
+from seriatim.report.sections import (
+    Scored,
+    checks_section,
+    completion_section,
+    curve_section,
+    data_card,
+    headlines,
+    reproducibility_section,
+    samples_section,
+    score_section,
+    surprise_section,
+)
+from seriatim.report.views import View
+from seriatim.tasks import REGIONS, Evaluation, complete, evaluate, explain, generate, log_prob_given
+
+NUM_SAMPLES = 10
+_COMPLETED_ROWS, _COMPLETIONS = 4, 8
+
+
+def page_of(
+    path: Path, *, check: bool = True, orders: int | None = None, seed: int = 0, device: str = "auto"
+) -> tuple[Content, Evaluation]:
+    """Return the content of the report on a run, and its test score.
+
+    Raises:
+        UserError: a model without a run, whose data are not known.
+    """
+    run = open_run(path, device)
+    if run.settings is None:
+        raise UserError(f"{path}: expected a run, with config.yaml that names its data, got a model alone")
+    rows = read_rows(run, run.settings.data.source, "test")
+    joint = run.joint(contexts(run, None, rows) if run.model.encoder is not None else None, orders)
+    name = type(run.model).__name__ + (f", {orders} orders" if orders else "")
+    say("report: score and baselines")
+    score = evaluate(joint, rows.x, seed=seed)
+    others = compared(run, rows.x)
+    view = View(run.model.event_shape, run.kind[1], run.schema)
+    scored = Scored(name, score, f"{sum(p.numel() for p in run.model.parameters()):,} parameters")
+    sections = [score_section([scored], others, view.noun, len(rows.x))]
+    say("report: samples, completions, surprise")
+    sections += pictures(run, joint, rows.x, view, name, seed)
+    history = read_history(path / "metrics.csv")
+    if len(history) > 1:
+        sections.append(curve_section(history, name))
+    sections.append(cards(run))
+    if check:
+        say("report: conformance suite")
+        sections.append(_conformance(run))
+    command = f"seriatim train --config {path}/config.yaml"
+    sections.append(reproducibility_section(command, run.settings.training.seed, {"data digest": run.data.digest}))
+    data = run.data
+    subtitle = (
+        f"{' × '.join(map(str, data.event_shape))} {data.kind} values; {len(data.train):,} training rows, "
+        f"{len(rows.x):,} test rows."
+    )
+    return Content(f"{name} on {data.name}", subtitle, headlines(scored, others, view.noun), sections, footer()), score
+
+
+def pictures(run: Run, joint: Any, test: np.ndarray, view: View, name: str, seed: int) -> list[Section]:
+    """Return samples, completions (where a region is exact) and surprise."""
+    train = run.data.train
+    context = None if run.model.encoder is None or run.data.labels is None else run.data.labels["test"]
+    few = None if context is None else context[:NUM_SAMPLES]
+    source = joint if few is None else run.joint(few)
+    samples = generate(source, NUM_SAMPLES if few is None else len(few), seed=seed).cpu().numpy()
+    sections = [samples_section(view, samples, train, name)]
+    if view.is_image:
+        rows = spread(test, _COMPLETED_ROWS)
+        own = run.joint(None if context is None else spread(context, _COMPLETED_ROWS))
+        for region in REGIONS:
+            try:
+                done = complete(own, rows, region, num=_COMPLETIONS, seed=seed)
+            except ValueError:  # not exact for this model
+                continue
+            truth = log_prob_given(own, rows, region).numpy()
+            sections.append(completion_section(view, rows, done, truth, name, f"Given: the {region}."))
+            break
+    return [*sections, surprise_section(view, test, explain(joint, test), name)]
+
+
+def spread(rows: np.ndarray, count: int) -> np.ndarray:
+    """Return some rows evenly spaced over all, for test sets may be sorted."""
+    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+
+
+def cards(run: Run) -> Section:
+    """Return the cards of the data and the model, and the configuration of the run."""
+    model = run.model
+    facts = [
+        ("class", type(model).__name__),
+        ("values", repr(model.head)),
+        ("parameters", f"{sum(p.numel() for p in model.parameters()):,}"),
+    ]
+    if model.encoder is not None:
+        facts.append(("conditioned on", repr(model.encoder)))
+    facts += [(name, f"{value:.6g} {unit}") for name, (value, unit) in run.card.get("numbers", {}).items()]
+    blocks: list[Block] = [data_card(run.data), Facts(facts)]
+    config = run.path / "config.yaml"
+    if config.is_file():
+        blocks.append(Listing(config.read_text(encoding="utf-8"), "config.yaml of the run; --config takes it again."))
+    return Section("Data and model", blocks)
+
+
+def _conformance(run: Run) -> Section:
+    from seriatim.testing import check
+
+    return checks_section([(check(run.model), "as trained, in its own size.")])
+
+
+def read_history(file: Path) -> list[dict[str, str]]:
+    """Return the rows of `metrics.csv`, none where there is no such file."""
+    if not file.is_file():
+        return []
+    with open(file, encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def footer() -> str:
+    """Return the line at the end of a page."""
+    return "log p(x) = Σ log p(xₜ | x₁ … xₜ₋₁). Made with seriatim; this page holds all it needs."

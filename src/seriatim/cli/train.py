@@ -1,0 +1,194 @@
+"""`seriatim train`: fit a model to data and keep it as a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from seriatim.cli.errors import UserError
+from seriatim.cli.options import DeviceOption, JsonOption
+from seriatim.cli.output import say, show, show_json
+
+if TYPE_CHECKING:
+    from seriatim.cli.settings import RunConfig
+    from seriatim.data import Dataset
+    from seriatim.model import AutoregressiveModel
+    from seriatim.runs import RunFolder
+
+
+def run(
+    data: Annotated[
+        str | None, typer.Argument(metavar="DATA", help="A named set, a file or a folder of images.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Its name: see `seriatim models`; made if not given.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="A new folder for the run.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="A config.yaml to start from.")
+    ] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Set one name, e.g. model.hidden_features=[64].")
+    ] = None,
+    context: Annotated[str | None, typer.Option("--context", metavar="labels", help="Learn p(x | label).")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Go on with a stopped run.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the training rows.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of first weights, order of rows and dropout.")] = None,
+    device: DeviceOption = "auto",
+    devices: Annotated[int | None, typer.Option("--devices", help="Processes on each machine.")] = None,
+    num_nodes: Annotated[int | None, typer.Option("--num-nodes", help="Machines.")] = None,
+    strategy: Annotated[str | None, typer.Option("--strategy", help="How processes work together, e.g. ddp.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Train a model on data and keep it as a run.
+
+    Settings come, each over the one before, from the preset of the data's size, --config, the options, and --set. What
+    they come to is written to config.yaml in the run's folder, which --config takes again. Ctrl-C saves the run and
+    prints how to go on.
+    """
+    flags: dict[str, dict[str, Any]] = {
+        "model": {"name": model},
+        "data": {"source": data, "context": context},
+        "training": {
+            "epochs": epochs,
+            "seed": seed,
+            "device": None if device == "auto" else device,
+            "devices": devices,
+            "num_nodes": num_nodes,
+            "strategy": strategy,
+        },
+    }
+    given = {part: {k: v for k, v in values.items() if v is not None} for part, values in flags.items()}
+    if resume is not None:
+        if out is not None or config is not None:
+            raise UserError("--resume: expected no --out and no --config, for the run has its own, got one")
+        result = _resume(resume, given, sets or [])
+    else:
+        result = _start(given, config, sets or [], out)
+    if result is None:
+        return
+    if json:
+        show_json(result)
+        return
+    if result["valid_nats"] is not None:
+        show(f"validation: {result['valid_nats']:.4f} nats per row, {result['valid_bits_per_dim']:.4f} bits/dim")
+    show(f"run: {result['run']}")
+    say(f"next: seriatim evaluate {result['run']}   or: seriatim report {result['run']}")
+
+
+def _start(given: dict[str, Any], file: Path | None, sets: list[str], out: Path | None) -> dict[str, Any] | None:
+    from seriatim.cli.building import build, preset
+    from seriatim.cli.settings import merge, parse_set, read_yaml, resolve
+    from seriatim.data import load
+    from seriatim.runs import RunFolder
+
+    values = merge(read_yaml(file), given) if file is not None else given
+    values = merge(values, parse_set(sets))
+    values = merge({"model": {"name": "made"}}, values)
+    if not values.get("data"):
+        raise UserError("DATA: expected a named set, a file or a folder of images, got none")
+    config = resolve(values)
+    data = load(config.data.source, **config.data.load_options)
+    for note in data.notes:
+        say(f"note: {note}")
+    config = config.model_copy(update={"training": preset(data, values.get("training") or {})})
+    model = build(config, data)
+    folder = RunFolder.create(out or _fresh(f"{data.name}-{config.model['name']}"), config.model_dump(mode="json"))
+    try:
+        return fit_run(model, data, config, folder, resume=False)
+    except ValueError:
+        _discard(folder)
+        raise
+
+
+def _resume(path: Path, given: dict[str, Any], sets: list[str]) -> dict[str, Any] | None:
+    from seriatim.cli.building import build
+    from seriatim.cli.settings import CLOSED_FORM, merge, parse_set, resolve
+    from seriatim.data import load
+    from seriatim.runs import RunFolder
+
+    folder = RunFolder.resume(path)
+    config = resolve(merge(merge(folder.config, given), parse_set(sets)))
+    if config.model["name"] in CLOSED_FORM:
+        raise UserError(f"--resume: expected a run of training by steps, got a {config.model['name']}, which has none")
+    data = load(config.data.source, **config.data.load_options)
+    result = fit_run(build(config, data), data, config, folder, resume=True)
+    _rewrite(folder, config)
+    return result
+
+
+def fit_run(
+    model: AutoregressiveModel, data: Dataset, config: RunConfig, folder: RunFolder, *, resume: bool
+) -> dict[str, Any] | None:
+    """Train the model, or keep one fitted in closed form; None in processes that only help."""
+    from seriatim.cli.settings import CLOSED_FORM
+    from seriatim.runs import is_first_process
+    from seriatim.tasks import evaluate
+    from seriatim.training import train
+
+    if config.model["name"] in CLOSED_FORM:
+        score = evaluate(model, data.valid)
+        _keep(model, data, folder, score.nats, score.bits_per_dim)
+        return {
+            "run": str(folder.path),
+            "valid_nats": score.nats,
+            "valid_bits_per_dim": score.bits_per_dim,
+            "epochs": 0,
+            "seconds": None,
+        }
+    result = train(model, data, config.training, folder, resume=resume)
+    if not is_first_process():
+        return None
+    return {
+        "run": str(folder.path),
+        "valid_nats": result.valid_nats,
+        "valid_bits_per_dim": result.valid_bits_per_dim,
+        "best_epoch": result.best_epoch,
+        "epochs": len(result.history),
+        "seconds": result.seconds,
+    }
+
+
+def _keep(model: AutoregressiveModel, data: Dataset, folder: RunFolder, nats: float, bits_per_dim: float) -> None:
+    """Save a model fitted in closed form, with its card."""
+    from seriatim.runs import save
+
+    card = {
+        "numbers": {"validation, -log p": (nats, "nats per row"), "validation": (bits_per_dim, "bits/dim")},
+        "data": {"name": data.name, "sha256 of train, valid and test": data.digest, "training rows": len(data.train)},
+    }
+    save(model, folder.model, card=card, schema=data.schema)
+
+
+def _fresh(name: str) -> Path:
+    """Return runs/NAME, or runs/NAME-2, -3, ... where that is taken."""
+    path, number = Path("runs") / name, 2
+    while path.exists():
+        path, number = Path("runs") / f"{name}-{number}", number + 1
+    return path
+
+
+def _discard(folder: RunFolder) -> None:
+    """Remove the folder of a run that never began, with nothing in it but its configuration."""
+    from seriatim.runs import is_first_process
+
+    if is_first_process() and not folder.last.exists() and not folder.model.exists():
+        folder.config_file.unlink(missing_ok=True)
+        for empty in (folder.checkpoints, folder.path):
+            if empty.is_dir() and not any(empty.iterdir()):
+                empty.rmdir()
+
+
+def _rewrite(folder: RunFolder, config: RunConfig) -> None:
+    """Write config.yaml anew, where a resumed run was given other epochs or another device."""
+    import yaml
+
+    from seriatim.data.files import replacing
+    from seriatim.runs import is_first_process
+
+    values = config.model_dump(mode="json")
+    if is_first_process() and folder.config != values:
+        with replacing(folder.config_file) as temporary:
+            temporary.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")

@@ -1,0 +1,161 @@
+"""The sampling engine: the whole loop over positions in native code, for any model whose layers lower.
+
+A network lowers itself to a tape (`tape`), the tape is finished to a program (`program`), and one interpreter runs
+every program (`kernels`, by way of `cpu`). What cannot be lowered is sampled by `rollout`, with the same samples: both
+read the same addressed noise.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from seriatim import heads
+from seriatim.engine import cpu
+from seriatim.engine.cpu import Samples, Session
+from seriatim.engine.program import Program, finish
+from seriatim.engine.tape import CannotLower, Op, Operand, Tape
+
+if TYPE_CHECKING:
+    from seriatim.autoregressive import Autoregressive
+    from seriatim.model import AutoregressiveModel
+
+__all__ = [
+    "CannotLower",
+    "Choice",
+    "Engine",
+    "Operand",
+    "Program",
+    "Samples",
+    "Session",
+    "Tape",
+    "can_lower",
+    "choose",
+    "lower",
+    "sample_rows",
+    "start",
+]
+
+Engine = Literal["auto", "native", "reference"]
+"""How rows are sampled: native where it can be, native or an error, or `rollout`."""
+
+_SAMPLERS: dict[type[heads.Head], Op] = {heads.Bernoulli: Op.BERNOULLI, heads.Categorical: Op.CATEGORICAL}
+"""Heads by exact class: a subclass may encode or sample otherwise."""
+
+
+def lower(model: AutoregressiveModel) -> Program:
+    """Lower a model's network and head, with the weights as they are now.
+
+    Raises:
+        CannotLower: the head or a layer has no tape form; the message says which.
+
+    Example:
+        >>> from seriatim.layers import CausalConv1d
+        >>> from seriatim.model import AutoregressiveModel
+        >>> from seriatim.order import Order
+        >>> model = AutoregressiveModel(CausalConv1d(3, 3, 2), heads.Categorical(3), Order((5,)))
+        >>> lower(model).code.shape[0]  # LINEAR, its two taps, CATEGORICAL
+        4
+    """
+    head = model.head
+    sampler = _SAMPLERS.get(type(head))
+    if sampler is None:
+        raise CannotLower(f"the {type(head).__name__} head has no sampler on the tape")
+    if model.dtype is not torch.float32 or model.device.type != "cpu":
+        raise CannotLower(f"the tape is float32 on the CPU, the model {model.dtype} on {model.device}")
+    tape = Tape(head.num_features, one_hot=isinstance(head, heads.Categorical))
+    with torch.no_grad():
+        params = tape.lower(model.network, tape.input)
+        if params.size != head.num_params:
+            raise CannotLower(f"the network has {params.size} outputs, the head {head.num_params} parameters")
+        tape.sample(sampler, tape.dense(params))
+        return finish(tape)
+
+
+def can_lower(model: AutoregressiveModel) -> bool:
+    """Whether a model's head and layers all have a tape form."""
+    try:
+        lower(model)
+    except CannotLower:
+        return False
+    return True
+
+
+class Choice(NamedTuple):
+    """How rows will be sampled: a program, or None for `rollout` and the reason."""
+
+    program: Program | None
+    reason: str = ""
+
+
+def choose(model: AutoregressiveModel, batch_size: int, engine: Engine = "auto") -> Choice:
+    """Choose the path for `batch_size` rows: native wherever it can be, for it was faster in every case measured.
+
+    Raises:
+        ValueError: "native" is asked for where it cannot be.
+    """
+    if engine not in ("auto", "native", "reference"):
+        raise ValueError(f"engine: expected 'auto', 'native' or 'reference', got {engine!r}")
+    if engine == "reference" or batch_size == 0:
+        return Choice(None, "asked for" if batch_size else "there is nothing to sample")
+    try:
+        program, reason = lower(model), ""
+    except CannotLower as error:
+        reason = str(error)
+    else:
+        if cpu.kernels() is not None:
+            return Choice(program)
+        reason = "numba cannot be loaded"
+    if engine == "native":
+        raise ValueError(f"engine: expected a model that can be sampled natively, but {reason}")
+    return Choice(None, reason)
+
+
+def start(
+    distribution: Autoregressive, rows: Tensor, seed: int, program: Program, *, prefix: Tensor | None = None
+) -> Session:
+    """Return a session that samples a distribution of batch shape (B,), in eval mode and without gradients.
+
+    Args:
+        distribution: of batch shape (B,).
+        rows: (B,) the row numbers of the noise.
+        seed: the seed of the noise.
+        program: the lowered model.
+        prefix: values of the first k positions (B, k): read as one chunk in the parallel form, then handed over.
+    """
+    model = distribution.model
+    with torch.no_grad():
+        state, x = distribution.initial_state(), model.start(len(rows))
+        position = 0
+        if prefix is not None and prefix.shape[1]:
+            position = prefix.shape[1]
+            seen = torch.cat([x, model.cast(model.head.encode(prefix, distribution.order.permutation[:position]))], 1)
+            _, state = model.network(seen[:, :-1], state)
+            x = seen[:, -1:]
+        return Session(program, state, x, rows, seed, position=position)
+
+
+def sample_rows(distribution: Autoregressive, rows: Tensor, seed: int, *, engine: Engine = "auto") -> Tensor | None:
+    """Draw the samples whose noise has the given row numbers: (B,) -> (B, *event_shape); None: use `rollout`.
+
+    The distribution's model must be in eval mode; its batch shape is (B,).
+
+    Raises:
+        ValueError: "native" is asked for where it cannot be, or a position's parameters are NaN or infinite.
+
+    Example:
+        >>> from seriatim.layers import CausalConv1d
+        >>> from seriatim.model import AutoregressiveModel
+        >>> from seriatim.order import Order
+        >>> model = AutoregressiveModel(CausalConv1d(3, 3, 2), heads.Categorical(3), Order((5,))).eval()
+        >>> sample_rows(model().expand((2,)), torch.arange(2), seed=0).shape
+        torch.Size([2, 5])
+    """
+    model = distribution.model
+    program = choose(model, len(rows), engine).program
+    if program is None:
+        return None
+    values = start(distribution, rows, seed, program).advance(distribution.order.length).values
+    return distribution.order.to_data(values.to(model.head.value_dtype or model.dtype))

@@ -1,0 +1,119 @@
+"""Running a program on the CPU: the memory of its rows, and the calls of the interpreter."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seriatim.causal import State
+from seriatim.engine.program import FINGERPRINT, Program
+
+BLOCK_ROWS = 64  # rows that go through an instruction together: they share one read of the weights
+_CHUNK = 1024  # positions between two looks at Ctrl-C
+
+
+@cache
+def kernels() -> ModuleType | None:
+    """Return the compiled interpreter, or None with one warning where numba cannot be loaded."""
+    try:
+        from seriatim.engine import kernels
+    except Exception as error:  # a broken LLVM library raises anything from ImportError to OSError
+        warnings.warn(
+            f"numba cannot be loaded ({error}): sampling falls back to PyTorch, with the same samples but slower",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    return kernels
+
+
+class Samples(NamedTuple):
+    """Values (B, n) of the positions a session went through, and their log p in nats, where asked for."""
+
+    values: Tensor
+    log_probs: Tensor | None
+
+
+class Session:
+    """Rows being sampled: their state arena and position, kept between calls.
+
+    Args:
+        program: the lowered network and head.
+        state: the network's state, eager, before `position`.
+        x: (B, 1, F) the network's input at `position`: the start symbol, or the encoded value before it.
+        rows: (B,) the row numbers of the noise.
+        seed: the seed of the noise.
+        position: how many positions have been read: 0, or the length of a prompt.
+
+    Example:
+        >>> from seriatim import engine
+        >>> from seriatim.causal import CausalSequential
+        >>> from seriatim.heads import Bernoulli
+        >>> from seriatim.layers import LSTM
+        >>> from seriatim.model import AutoregressiveModel
+        >>> from seriatim.order import Order
+        >>> net = CausalSequential(LSTM(1, 8), torch.nn.Linear(8, 1))
+        >>> model = AutoregressiveModel(net, Bernoulli(), Order((6,)))
+        >>> session = Session(engine.lower(model), net.initial_state(2), model.start(2), torch.arange(2), seed=0)
+        >>> session.advance(4).values.shape, session.advance(2).values.shape
+        (torch.Size([2, 4]), torch.Size([2, 2]))
+    """
+
+    def __init__(
+        self, program: Program, state: State, x: Tensor, rows: Tensor, seed: int, *, position: int = 0
+    ) -> None:
+        self.program, self.seed, self.position = program, seed, position
+        self.rows = rows.to("cpu", torch.int64).contiguous()
+        self.state = program.load(state, x, position)
+
+    def select(self, index: Tensor) -> None:
+        """Keep some rows (B',), with repetition if wanted. A row takes its noise with it."""
+        self.state, self.rows = self.state[index], self.rows[index]
+
+    def advance(self, count: int, *, log_probs: bool = False) -> Samples:
+        """Sample the next `count` positions.
+
+        Raises:
+            ValueError: a position's parameters are NaN or infinite.
+        """
+        module = kernels()
+        if module is None:
+            raise RuntimeError("engine: expected numba, but it cannot be loaded")
+        batch = len(self.rows)
+        values = np.empty((batch, count), np.float32)
+        scores = np.empty((batch, count if log_probs else 0), np.float32)
+        for first in range(0, batch, BLOCK_ROWS):
+            block = slice(first, min(first + BLOCK_ROWS, batch))
+            self._run(module, block, values[block], scores[block])
+        self.position += count
+        return Samples(torch.from_numpy(values), torch.from_numpy(scores) if log_probs else None)
+
+    def _run(self, module: ModuleType, block: slice, values: np.ndarray, scores: np.ndarray) -> None:
+        program, rows = self.program, self.rows[block].numpy()
+        scratch = torch.empty(len(rows), program.scratch_size)
+        workspace = np.empty(program.workspace_size)
+        bases = np.array([t.data_ptr() for t in (program.weights, self.state[block], scratch)], np.int64)
+        strides = np.array([0, program.state_size, program.scratch_size], np.int64)
+        keys = self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF
+        end = self.position + values.shape[1]
+        for start in range(self.position, end, _CHUNK):
+            stop = min(start + _CHUNK, end)
+            arguments = (
+                *(program.code.numpy(), program.cursors.numpy(), bases, strides, rows, *keys),
+                *(start, stop, self.position, values, scores, workspace, FINGERPRINT),
+            )
+            position, row = module.run(*arguments)
+            if position == module.STALE:  # compiled before the instructions changed, and found in the disk cache
+                module.run.recompile()
+                position, row = module.run(*arguments)
+            if position != module.OK:
+                raise ValueError(
+                    f"parameters: expected finite numbers, got NaN or infinity at position {position}, "
+                    f"row {int(rows[row])}"
+                )

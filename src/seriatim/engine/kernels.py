@@ -1,0 +1,397 @@
+"""The interpreter: one numba function that reads any tape. The only module that imports numba.
+
+Every compiled function is in this file, for numba's disk cache looks at no other: a change elsewhere that alters the
+meaning of the code changes `FINGERPRINT`, which `run` compares with the one it was compiled with.
+
+Memory is addressed by integers, as a tape's operands are. `fastmath` allows fused multiply-add and nothing else: NaN
+and infinity must survive to the sampler, which reports them.
+"""
+
+# mypy: disable-error-code="call-arg, var-annotated"
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from seriatim.engine import program, tape
+
+FINGERPRINT = program.FINGERPRINT
+OK, STALE = -1, -2
+
+_NUMBERS, _A = program.NUMBERS, program.OPERANDS
+_B, _C, _D = _A + program.OPERAND, _A + 2 * program.OPERAND, _A + 3 * program.OPERAND
+_LINEAR, _ACTIVATE, _GATE, _ADD = int(tape.Op.LINEAR), int(tape.Op.ACTIVATE), int(tape.Op.GATE), int(tape.Op.ADD)
+_LSTM, _BERNOULLI, _CATEGORICAL = int(tape.Op.LSTM), int(tape.Op.BERNOULLI), int(tape.Op.CATEGORICAL)
+_SELECT = int(tape.Tap.SELECT)
+_NONE, _RELU, _TANH = int(tape.Act.NONE), int(tape.Act.RELU), int(tape.Act.TANH)
+_PANEL, _ALIGN = tape.PANEL, tape.ALIGN
+
+_FLOAT, _INT = ir.FloatType(), ir.IntType(64)
+_LANES = 8  # floats of the vectors that the tile asks for; LLVM splits or joins them to what the machine has
+_FMA = ("contract",)
+
+
+@intrinsic
+def _load(typing, address, index):
+    """Read float `index` at an address."""
+
+    def code(context, builder, signature, args):
+        pointer = builder.inttoptr(args[0], _FLOAT.as_pointer())
+        return builder.load(builder.gep(pointer, [args[1]], inbounds=True))
+
+    return types.float32(types.int64, types.int64), code
+
+
+@intrinsic
+def _store(typing, address, index, value):
+    """Write float `index` at an address."""
+
+    def code(context, builder, signature, args):
+        pointer = builder.inttoptr(args[0], _FLOAT.as_pointer())
+        builder.store(args[2], builder.gep(pointer, [args[1]], inbounds=True))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.float32), code
+
+
+def _tile(rows: int, columns: int):
+    """Make y[r, c] += sum_i x[r, i] w[i, c] for a fixed block of r and c, the sums held in registers.
+
+    Each sum runs over i in order whatever the block, so a row's result does not depend on the rows beside it.
+    """
+    vector = ir.VectorType(_FLOAT, _LANES)
+    splat = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
+    undefined = ir.Constant(vector, ir.Undefined)
+    parts = columns // _LANES
+
+    def code(context, builder, signature, args):
+        y, y_stride, x, x_stride, w, w_stride, count = args
+        y, x, w = (builder.inttoptr(address, _FLOAT.as_pointer()) for address in (y, x, w))
+
+        def at(pointer, index):
+            return builder.bitcast(builder.gep(pointer, [index]), vector.as_pointer())
+
+        places = [
+            builder.add(builder.mul(y_stride, _INT(row)), _INT(part * _LANES))
+            for row in range(rows)
+            for part in range(parts)
+        ]
+        starts = [builder.load(at(y, place), align=4) for place in places]
+        x_rows = [builder.mul(x_stride, _INT(row)) for row in range(rows)]
+        before = builder.block
+        head, body, after = (builder.append_basic_block(name) for name in ("head", "body", "after"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        i = builder.phi(_INT)
+        i.add_incoming(_INT(0), before)
+        sums = [builder.phi(vector) for _ in starts]
+        for total, start in zip(sums, starts, strict=True):
+            total.add_incoming(start, before)
+        builder.cbranch(builder.icmp_signed("<", i, count), body, after)
+        builder.position_at_end(body)
+        w_row = builder.mul(i, w_stride)
+        weights = [builder.load(at(w, builder.add(w_row, _INT(p * _LANES))), align=4) for p in range(parts)]
+        for row in range(rows):
+            value = builder.load(builder.gep(x, [builder.add(x_rows[row], i)]))
+            spread = builder.insert_element(undefined, value, ir.IntType(32)(0))
+            spread = builder.shuffle_vector(spread, undefined, splat)
+            for part in range(parts):
+                total = sums[row * parts + part]
+                product = builder.fmul(spread, weights[part], flags=_FMA)
+                total.add_incoming(builder.fadd(total, product, flags=_FMA), body)
+        i.add_incoming(builder.add(i, _INT(1)), body)
+        builder.branch(head)
+        builder.position_at_end(after)
+        for total, place in zip(sums, places, strict=True):
+            builder.store(total, at(y, place), align=4)
+        return context.get_dummy_value()
+
+    def tile(typing, y, y_stride, x, x_stride, w, w_stride, count):
+        return types.void(*[types.int64] * 7), code
+
+    return intrinsic(tile)
+
+
+_tile_1x64 = _tile(1, _PANEL)
+_tile_1x16 = _tile(1, _ALIGN)
+_tile_4x16 = _tile(4, _ALIGN)
+
+
+# ---- the noise ----
+
+
+@njit
+def _round(c0, c1, c2, c3, k0, k1):
+    # As in `seriatim.noise`: the product of two 32-bit words wraps in int64, but its bits are the unsigned product's.
+    p0, p1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57
+    mask = 0xFFFFFFFF
+    return ((p1 >> 32) & mask) ^ c1 ^ k0, p1 & mask, ((p0 >> 32) & mask) ^ c3 ^ k1, p0 & mask
+
+
+@njit(cache=True)
+def uniform(key0, key1, row, position, lane):
+    """Return the uniform of an address, bit for bit that of `seriatim.noise.uniforms`."""
+    c0, c1, c2, c3 = lane >> 1, position & 0xFFFFFFFF, row & 0xFFFFFFFF, row >> 32
+    for _ in range(10):
+        c0, c1, c2, c3 = _round(c0, c1, c2, c3, key0, key1)
+        key0, key1 = (key0 + 0x9E3779B9) & 0xFFFFFFFF, (key1 + 0xBB67AE85) & 0xFFFFFFFF
+    high, low = (c2, c3) if lane & 1 else (c0, c1)
+    return (float((high >> 6) << 26 | (low >> 6)) + 0.5) * 2.0**-52
+
+
+# ---- functions of one number; written so that LLVM vectorises a loop over them ----
+
+_LOG2E, _LN2_HIGH, _LN2_LOW = np.float32(1.4426950408889634), np.float32(0.693359375), np.float32(-2.12194440e-4)
+_ROUND32, _ROUND64 = np.float32(1.5 * 2**23), 1.5 * 2.0**52  # adding it leaves the nearest integer in the low bits
+_F1, _F2, _F3, _F4, _F5, _F6, _F7 = (np.float32(1 / math.factorial(k)) for k in range(1, 8))
+_LOWEST32, _HIGHEST32, _ONE, _TWO, _ZERO = (np.float32(value) for value in (-87, 88, 1, 2, 0))
+
+
+@njit(fastmath={"contract"})
+def _exp32(x):
+    x = _LOWEST32 if x < _LOWEST32 else x
+    x = _HIGHEST32 if x > _HIGHEST32 else x
+    t = x * _LOG2E + _ROUND32
+    n = t - _ROUND32
+    r = x - n * _LN2_HIGH - n * _LN2_LOW
+    p = ((((((_F7 * r + _F6) * r + _F5) * r + _F4) * r + _F3) * r + _F2) * r + _F1) * r + _ONE
+    return p * np.int32((np.float32(t).view(np.int32) << 23) + (127 << 23)).view(np.float32)
+
+
+_D1, _D2, _D3, _D4, _D5, _D6, _D7, _D8, _D9, _D10, _D11, _D12, _D13 = (1 / math.factorial(k) for k in range(1, 14))
+
+
+@njit(fastmath={"contract"})
+def _exp64(x):
+    """exp of a number that is not positive; below e-300 it is 0."""
+    y = -690.0 if x < -690.0 else x
+    t = y * 1.4426950408889634 + _ROUND64
+    n = t - _ROUND64
+    r = y - n * 0.693147180369123816490 - n * 1.90821492927058770002e-10
+    p = ((((((_D13 * r + _D12) * r + _D11) * r + _D10) * r + _D9) * r + _D8) * r + _D7) * r
+    p = ((((((p + _D6) * r + _D5) * r + _D4) * r + _D3) * r + _D2) * r + _D1) * r + 1.0
+    p = p * np.int64((np.float64(t).view(np.int64) << 52) + (1023 << 52)).view(np.float64)
+    return 0.0 if x < -690.0 else p
+
+
+@njit(fastmath={"contract"})
+def _sigmoid(x):
+    return _ONE / (_ONE + _exp32(-x))
+
+
+@njit(fastmath={"contract"})
+def _tanh(x):
+    return _TWO / (_ONE + _exp32(-_TWO * x)) - _ONE
+
+
+@njit
+def _activate(y, x, size, act):
+    if act == _NONE:
+        for i in range(size):
+            _store(y, i, _load(x, i))
+    elif act == _RELU:
+        for i in range(size):
+            value = _load(x, i)
+            _store(y, i, _ZERO if value < _ZERO else value)
+    elif act == _TANH:
+        for i in range(size):
+            _store(y, i, _tanh(_load(x, i)))
+    else:
+        for i in range(size):
+            _store(y, i, _sigmoid(_load(x, i)))
+
+
+# ---- the instructions ----
+
+
+@njit
+def _address(code, pc, column, bases, offsets):
+    return bases[code[pc, column]] + 4 * (code[pc, column + 1] + offsets[code[pc, column + 2]])
+
+
+@njit
+def _dense(y, y_stride, x, x_stride, w, count, size, rows):
+    for panel in range(0, size, _PANEL):
+        width = min(_PANEL, size - panel)
+        row = 0
+        while row + 4 <= rows:
+            for c in range(0, width, _ALIGN):
+                y_tile = y + 4 * (row * y_stride + panel + c)
+                _tile_4x16(y_tile, y_stride, x + 4 * row * x_stride, x_stride, w + 4 * c, width, count)
+            row += 4
+        while row < rows:
+            y_row, x_row = y + 4 * (row * y_stride + panel), x + 4 * row * x_stride
+            if width == _PANEL:
+                _tile_1x64(y_row, y_stride, x_row, x_stride, w, width, count)
+            else:
+                for c in range(0, width, _ALIGN):
+                    _tile_1x16(y_row + 4 * c, y_stride, x_row, x_stride, w + 4 * c, width, count)
+            row += 1
+        w += 4 * count * width
+
+
+@njit
+def _select(y, y_stride, x, x_stride, w, count, size, rows):
+    for row in range(rows):
+        index = int(_load(x + 4 * row * x_stride, 0))
+        for panel in range(0, size, _PANEL):
+            width = min(_PANEL, size - panel)
+            w_row, y_row = w + 4 * (count * panel + index * width), y + 4 * (row * y_stride + panel)
+            for i in range(width):
+                _store(y_row, i, _load(y_row, i) + _load(w_row, i))
+
+
+@njit
+def _linear(code, pc, bases, strides, offsets, rows):
+    size, act, taps = code[pc, _NUMBERS], code[pc, _NUMBERS + 1], code[pc, _NUMBERS + 2]
+    y, y_stride = _address(code, pc, _A, bases, offsets), strides[code[pc, _A]]
+    bias, bias_stride = _address(code, pc, _B, bases, offsets), strides[code[pc, _B]]
+    for row in range(rows):
+        _activate(y + 4 * row * y_stride, bias + 4 * row * bias_stride, size, _NONE)
+    for tap in range(pc + 1, pc + 1 + taps):
+        x, x_stride = _address(code, tap, _A, bases, offsets), strides[code[tap, _A]]
+        w, count = _address(code, tap, _B, bases, offsets), code[tap, _NUMBERS]
+        if code[tap, 0] == _SELECT:
+            _select(y, y_stride, x, x_stride, w, count, size, rows)
+        else:
+            _dense(y, y_stride, x, x_stride, w, count, size, rows)
+    if act != _NONE:
+        for row in range(rows):
+            _activate(y + 4 * row * y_stride, y + 4 * row * y_stride, size, act)
+
+
+@njit
+def _gate(y, a, b, size, act):
+    if act == _TANH:
+        for i in range(size):
+            _store(y, i, _tanh(_load(a, i)) * _sigmoid(_load(b, i)))
+    else:
+        _activate(y, a, size, act)
+        for i in range(size):
+            _store(y, i, _load(y, i) * _sigmoid(_load(b, i)))
+
+
+@njit
+def _lstm(h, c, before, gates, size):
+    i, f, g, o = gates, gates + 4 * size, gates + 8 * size, gates + 12 * size
+    for k in range(size):
+        cell = _sigmoid(_load(f, k)) * _load(before, k) + _sigmoid(_load(i, k)) * _tanh(_load(g, k))
+        _store(c, k, cell)
+        _store(h, k, _sigmoid(_load(o, k)) * _tanh(cell))
+
+
+@njit
+def _elementwise(op, code, pc, bases, strides, offsets, rows):
+    size, act = code[pc, _NUMBERS], code[pc, _NUMBERS + 1]
+    y, y_stride = _address(code, pc, _A, bases, offsets), 4 * strides[code[pc, _A]]
+    a, a_stride = _address(code, pc, _B, bases, offsets), 4 * strides[code[pc, _B]]
+    b, b_stride = _address(code, pc, _C, bases, offsets), 4 * strides[code[pc, _C]]
+    d, d_stride = _address(code, pc, _D, bases, offsets), 4 * strides[code[pc, _D]]
+    for _ in range(rows):
+        if op == _ACTIVATE:
+            _activate(y, a, size, act)
+        elif op == _ADD:
+            for i in range(size):
+                _store(y, i, _load(a, i) + _load(b, i))
+        elif op == _GATE:
+            _gate(y, a, b, size, act)
+        elif op == _LSTM:
+            _lstm(y, a, b, d, size)
+        y, a, b, d = y + y_stride, a + a_stride, b + b_stride, d + d_stride
+
+
+# ---- the samplers: (value, log p); a value below 0 stands for parameters that are no distribution ----
+
+
+@njit
+def _bernoulli(params, u):
+    logit = float(_load(params, 0))
+    if not math.isfinite(logit):
+        return -1.0, 0.0
+    tail = math.log1p(math.exp(-abs(logit)))
+    if u >= 1 / (1 + math.exp(logit)):
+        return 1.0, min(logit, 0.0) - tail
+    return 0.0, min(-logit, 0.0) - tail
+
+
+@njit
+def _categorical(params, count, u, workspace):
+    highest, known = _load(params, 0), True
+    for k in range(count):
+        logit = _load(params, k)
+        known &= logit == logit
+        highest = logit if logit > highest else highest
+    if not known or math.isinf(highest):  # single categories may be impossible, with a logit of -inf
+        return -1.0, 0.0
+    for k in range(count):
+        workspace[k] = _exp64(float(_load(params, k)) - float(highest))
+    total = 0.0
+    for k in range(count):
+        total += workspace[k]
+    cumulative, value = 0.0, count - 1
+    for k in range(count):
+        cumulative += workspace[k]
+        if cumulative > u * total:
+            value = k
+            break
+    return float(value), float(_load(params, value)) - float(highest) - math.log(total)
+
+
+@njit(cache=True, nogil=True)
+def run(code, cursors, bases, strides, rows, key0, key1, start, stop, first, values, log_probs, workspace, fingerprint):
+    """Run a tape for positions start .. stop - 1 of a block of rows.
+
+    Args:
+        code: (N, COLUMNS) int64.
+        cursors: (C, 3) int64.
+        bases: (3,) int64, the addresses of the arenas, those of the block's first row.
+        strides: (3,) int64, floats between rows in each arena; 0 for the weights.
+        rows: (B,) int64, the row numbers of the noise.
+        key0, key1: the seed.
+        start, stop: positions.
+        first: the position of the first column of values.
+        values: (B, n) float32, written.
+        log_probs: (B, n) float32, written, or (B, 0).
+        workspace: float64.
+        fingerprint: that of the code.
+
+    Returns:
+        (OK, 0), (STALE, 0), or the position and the row in the block whose parameters are no distribution.
+    """
+    if fingerprint != FINGERPRINT:
+        return STALE, 0
+    offsets = np.zeros(len(cursors), np.int64)
+    for t in range(start, stop):
+        for c in range(len(cursors)):
+            offsets[c] = (t - cursors[c, 2]) % cursors[c, 0] * cursors[c, 1]
+        pc = 0
+        while pc < len(code):
+            op = code[pc, 0]
+            if op == _LINEAR:
+                _linear(code, pc, bases, strides, offsets, len(rows))
+                pc += code[pc, _NUMBERS + 2]
+            elif op in (_BERNOULLI, _CATEGORICAL):
+                target, target_stride = _address(code, pc, _A, bases, offsets), strides[code[pc, _A]]
+                params, params_stride = _address(code, pc, _B, bases, offsets), strides[code[pc, _B]]
+                for row in range(len(rows)):
+                    u = uniform(key0, key1, rows[row], t, code[pc, _NUMBERS + 1])
+                    own = params + 4 * row * params_stride
+                    if op == _BERNOULLI:
+                        value, log_prob = _bernoulli(own, u)
+                    else:
+                        value, log_prob = _categorical(own, code[pc, _NUMBERS], u, workspace)
+                    if value < 0:
+                        return t, row
+                    _store(target + 4 * row * target_stride, 0, np.float32(value))
+                    values[row, t - first] = value
+                    if log_probs.shape[1]:
+                        log_probs[row, t - first] = log_prob
+            else:
+                _elementwise(op, code, pc, bases, strides, offsets, len(rows))
+            pc += 1
+    return OK, 0

@@ -1,0 +1,192 @@
+"""A finished tape: integers and floats that an interpreter can run, and where the state of each row goes."""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from seriatim.causal import State
+from seriatim.engine.tape import ALIGN, PANEL, Act, Arena, Buffer, Instruction, Op, Operand, Tap, Tape, padded
+
+# A row of code: the opcode (of a tap: its kind), three numbers, and four operands of three integers each.
+NUMBERS = 1
+OPERANDS = 4
+OPERAND = 3  # arena, offset in floats, cursor
+COLUMNS = OPERANDS + 4 * OPERAND
+
+_LAYOUT = (NUMBERS, OPERANDS, OPERAND, ALIGN, PANEL, *(list(kind) for kind in (Op, Tap, Act, Arena)))
+FINGERPRINT = zlib.crc32(repr(_LAYOUT).encode())
+"""Changes with the meaning of the code, so that a compiled interpreter from a disk cache cannot misread it."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A tape ready to run.
+
+    Attributes:
+        code: (N, COLUMNS) int64.
+        cursors: (C, 3) int64, (slots, stride, delay): at position t the cursor stands at ((t - delay) mod slots) *
+            stride. Cursor 0 stands still. Computed once for each position, shared by operands of equal geometry.
+        weights: float32.
+        state_size: floats of state in a row.
+        scratch_size: floats of scratch in a row.
+        input: what the network reads at the current position.
+        kept: the buffers whose past, or constant, is read from a state.
+        workspace_size: float64 numbers that the sampler needs.
+    """
+
+    code: Tensor
+    cursors: Tensor
+    weights: Tensor
+    state_size: int
+    scratch_size: int
+    input: Operand
+    kept: tuple[Buffer, ...]
+    workspace_size: int
+
+    @torch.no_grad()
+    def load(self, state: State, x: Tensor, position: int = 0) -> Tensor:
+        """Return the state arena (B, state_size) of rows that stand before `position`.
+
+        Args:
+            state: the network's state after it has read the inputs before `position`.
+            x: (B, 1, F) the input at `position`.
+            position: how many positions have been read.
+        """
+        arena = torch.zeros(x.shape[0], self.state_size)
+        for buffer in self.kept:
+            assert buffer.load is not None
+            _store(arena, buffer, buffer.load(_follow(state, buffer.path)), position)
+        _store(arena, self.input.buffer, x, position + 1)
+        return arena
+
+
+def finish(tape: Tape) -> Program:
+    """Place the buffers of a tape in their arenas and write its instructions as integers."""
+    instructions = _fuse(tape.instructions)
+    _check(instructions, tape.input.buffer)
+    buffers: dict[Buffer, None] = {tape.input.buffer: None}
+    for instruction in instructions:
+        buffers.update((operand.buffer, None) for operand in instruction.writes + instruction.all_reads)
+    state_size = 0
+    for buffer in buffers:
+        if buffer.arena is Arena.STATE:
+            buffer.offset, state_size = state_size, state_size + padded(buffer.slots * buffer.stride)
+    scratch_size = _place_scratch(instructions)
+    cursors: dict[tuple[int, int, int], int] = {(1, 0, 0): 0}
+    code = [row for instruction in instructions for row in _encode(instruction, cursors)]
+    return Program(
+        code=torch.tensor(code, dtype=torch.int64),
+        cursors=torch.tensor(list(cursors), dtype=torch.int64),
+        weights=torch.cat(tape.weights) if tape.weights else torch.zeros(1),
+        state_size=_spread(state_size),
+        scratch_size=_spread(scratch_size),
+        input=tape.input,
+        kept=tuple(buffer for buffer in buffers if buffer.load is not None),
+        workspace_size=max((i.numbers[0] for i in instructions if i.op is Op.CATEGORICAL), default=0),
+    )
+
+
+def _check(instructions: list[Instruction], source: Buffer) -> None:
+    """Refuse a tape that reads what is not there: the mistake of a layer's `lower`."""
+    written = {source}
+    for instruction in instructions:
+        for operand in instruction.all_reads:
+            buffer = operand.buffer
+            given = buffer in written or buffer.arena is Arena.WEIGHTS or (buffer.load is not None and not buffer.reach)
+            if operand.delay > buffer.reach or (operand.delay == 0 and not given):
+                raise ValueError(f"{instruction.op.name}: expected operands written before and kept, got {operand}")
+        written.update(operand.buffer for operand in instruction.writes)
+
+
+def _fuse(instructions: list[Instruction]) -> list[Instruction]:
+    """Let a LINEAR apply the activation that alone reads its output next."""
+    readers: dict[Buffer, int] = defaultdict(int)
+    for instruction in instructions:
+        for operand in instruction.all_reads:
+            readers[operand.buffer] += 1
+    fused: list[Instruction] = []
+    for instruction in instructions:
+        before = fused[-1] if fused else None
+        if (
+            before is not None
+            and before.op is Op.LINEAR
+            and instruction.op is Op.ACTIVATE
+            and before.numbers[1] == Act.NONE
+            and instruction.reads == before.writes
+            and before.writes[0].buffer.reach == 0
+            and readers[before.writes[0].buffer] == 1
+        ):
+            size, _, num_taps = before.numbers
+            fused[-1] = replace(before, writes=instruction.writes, numbers=(size, instruction.numbers[1], num_taps))
+        else:
+            fused.append(instruction)
+    return fused
+
+
+def _place_scratch(instructions: list[Instruction]) -> int:
+    """Place buffers that live within one position, sharing memory between those that do not live at once."""
+    last: dict[Buffer, int] = {}
+    for time, instruction in enumerate(instructions):
+        last.update((operand.buffer, time) for operand in instruction.writes + instruction.all_reads)
+    free: dict[int, list[int]] = defaultdict(list)
+    size = 0
+    for time, instruction in enumerate(instructions):
+        for operand in instruction.writes:
+            buffer = operand.buffer
+            if buffer.arena is Arena.SCRATCH:
+                if free[buffer.stride]:
+                    buffer.offset = free[buffer.stride].pop()
+                else:
+                    buffer.offset, size = size, size + padded(buffer.stride)
+        for buffer in dict.fromkeys(operand.buffer for operand in instruction.writes + instruction.all_reads):
+            if buffer.arena is Arena.SCRATCH and last[buffer] == time:
+                free[buffer.stride].append(buffer.offset)
+    return size
+
+
+def _encode(instruction: Instruction, cursors: dict[tuple[int, int, int], int]) -> list[list[int]]:
+    operands = instruction.writes + instruction.reads
+    rows = [_row(instruction.op, instruction.numbers, operands, cursors)]
+    for kind, x, weight in instruction.taps:
+        rows.append(_row(kind, (x.size + (kind is Tap.SELECT),), [x, weight], cursors))
+    return rows
+
+
+def _row(
+    head: int, numbers: tuple[int, ...], operands: list[Operand], cursors: dict[tuple[int, int, int], int]
+) -> list[int]:
+    row = [int(head), *(int(number) for number in numbers)]
+    row += [0] * (OPERANDS - len(row))
+    for operand in operands:
+        buffer = operand.buffer
+        # The value for the next position (delay -1) goes where the oldest one, no longer needed, stands.
+        geometry = (buffer.slots, buffer.stride, operand.delay) if buffer.slots > 1 else (1, 0, 0)
+        cursor = cursors.setdefault(geometry, len(cursors))
+        row += [int(buffer.arena), buffer.offset + operand.start, cursor]
+    return row + [0] * (COLUMNS - len(row))
+
+
+def _spread(size: int) -> int:
+    """Make the row length an odd number of cache lines: rows a power of two apart would share cache sets."""
+    return (padded(max(size, 1)) // ALIGN | 1) * ALIGN
+
+
+def _store(arena: Tensor, buffer: Buffer, values: Tensor, end: int) -> None:
+    """Write the values (B, n, F) of positions end-n .. end-1 into their slots."""
+    if buffer.one_hot:
+        values = torch.where(values.any(-1), values.argmax(-1), values.shape[-1])[..., None]
+    n = values.shape[1]
+    slots = torch.arange(end - n, end) % buffer.slots
+    ring = arena[:, buffer.offset : buffer.offset + buffer.slots * buffer.stride]
+    ring.unflatten(1, (buffer.slots, buffer.stride))[:, slots, : buffer.width] = values.to(arena)
+
+
+def _follow(state: State, path: tuple[object, ...]) -> State:
+    for key in path:
+        state = state[key]
+    return state

@@ -1,0 +1,307 @@
+"""`fit` and `score_samples`: from an array or a data frame to a model, and to log p of rows, in one call each."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seriatim.columns import Columns
+from seriatim.context import Labels
+from seriatim.data import Schema, Table, check_array, from_frame, infer_schema, is_frame, recognise_array
+from seriatim.data.checks import refuse_unknown
+from seriatim.data.splits import permutation
+from seriatim.heads import Bernoulli, Categorical, Head, MixtureOfNormals, QuantizedMixtureOfLogistics
+from seriatim.model import AutoregressiveModel
+from seriatim.models import MODELS, BayesNet, FullTable
+from seriatim.tasks.rows import as_joint, as_rows, map_rows
+from seriatim.training import TrainConfig, TrainingData, train
+
+_HELD_OUT = 0.1  # of the rows, for early stopping
+_FEW = 30  # rows, of which none can be spared
+_STEPS = 4000  # of a preset, within the bounds on epochs
+_EPOCHS = (10, 400)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows as a model takes them, and what is known of them.
+
+    Attributes:
+        train: (N, *event_shape).
+        valid: the same, or None.
+        kind: "binary", "categorical", "integer", "continuous" or "table".
+        levels: of discrete kinds.
+        schema: of a table.
+    """
+
+    train: np.ndarray
+    valid: np.ndarray | None
+    kind: str
+    levels: int | None = None
+    schema: Schema | None = None
+
+
+def fit(
+    X: Any,
+    model: str = "made",
+    *,
+    head: Head | None = None,
+    labels: Any = None,
+    valid: Any = None,
+    valid_labels: Any = None,
+    seed: int = 0,
+    device: str = "auto",
+    training: Mapping[str, Any] | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> AutoregressiveModel:
+    """Fit a model to rows.
+
+    Bits have a `Bernoulli` head, whole numbers with up to 32 levels a `Categorical`, with more a
+    `QuantizedMixtureOfLogistics`, real numbers a `MixtureOfNormals`, the columns of a table one distribution each.
+    Tables of counts ("bayesnet", "full_table") are fitted in closed form; other models by `train`, stopped where the
+    validation stops getting better.
+
+    Args:
+        X: (N, *event_shape) array, or a data frame or dict of N rows.
+        model: a name in `MODELS`.
+        head: the values of one place; chosen by the kind of values if None.
+        labels: (N,) classes 0..C-1: the model is then one of p(x | label).
+        valid: rows to stop by, of the kind of X, or the share of X held out for it (0: train without); a tenth of X
+            if None.
+        valid_labels: classes of the rows in `valid`.
+        seed: of the held-out rows, the first weights and the training.
+        device: "auto", "cpu", "cuda" or "mps"; the model comes back on the CPU.
+        training: settings of `TrainConfig` that differ from the preset.
+        progress: show the training on stderr.
+        options: arguments of the model, such as hidden_features; of "bayesnet" those of `BayesNet.learn`.
+
+    Returns:
+        The model, in eval mode.
+
+    Raises:
+        ValueError: rows, labels, a name or an option that do not fit.
+
+    Example:
+        >>> rows = np.array([[0, 0], [1, 1]]).repeat(50, axis=0)
+        >>> tree = fit(rows, "bayesnet")
+        >>> score_samples(tree, rows[:1]).round(2)  # log 1/2 = -0.69
+        array([-0.7])
+    """
+    refuse_unknown("model", [model], list(MODELS))
+    rows, classes, valid_classes = _rows(X, labels, valid, valid_labels, seed)
+    num_classes = (
+        0 if classes is None else 1 + int(max(part.max() for part in (classes, valid_classes) if part is not None))
+    )
+    made: AutoregressiveModel
+    if issubclass(MODELS[model], BayesNet):
+        made = _counted(rows, MODELS[model], head, labels, options)
+    else:
+        made = _constructed(rows, model, head, num_classes, seed, options)
+        data = TrainingData(rows.train, rows.valid, train_context=classes, valid_context=valid_classes)
+        train(made, data, _preset(rows, seed, device, training or {}), progress=progress)
+    setattr(made, "schema", rows.schema)  # noqa: B010  a plain attribute, no parameter of the module
+    return made.eval()
+
+
+def score_samples(model: AutoregressiveModel, X: Any, *, labels: Any = None, batch_size: int = 1024) -> np.ndarray:
+    """Return log p of each row in nats; of real numbers, the log density in their unit.
+
+        log p(x_n | c_n)
+
+    Args:
+        model: a fitted model.
+        X: rows as `fit` took them: an array (N, *event_shape), or a data frame for a model of a table.
+        labels: (N,) classes for a model of p(x | label).
+        batch_size: rows at a time.
+
+    Returns:
+        (N,) float64.
+
+    Raises:
+        ValueError: rows that do not fit the model.
+
+    Example:
+        >>> from seriatim.models import FVSBN
+        >>> score_samples(FVSBN((3,)), np.zeros((5, 3))).shape
+        (5,)
+    """
+    if is_frame(X):
+        schema = getattr(model, "schema", None)
+        if schema is None:
+            raise ValueError("X: expected an array, for the model was not fitted to a table, got a data frame")
+        X = schema.encode(X)
+    joint = as_joint(model, None if labels is None else np.asarray(labels))
+    x = as_rows(X, joint, "X")
+    dtype = model.head.value_dtype or (model.dtype if x.is_floating_point() else torch.int64)
+
+    def log_prob(distribution: Any, part: Tensor) -> Tensor:
+        return distribution.log_prob(part.to(dtype)).double()
+
+    return map_rows(joint, x, log_prob, batch_size).double().numpy()
+
+
+def choose_head(rows: Rows) -> Head:
+    """Return the head for the kind of values: the one place where this is decided.
+
+    Example:
+        >>> choose_head(Rows(np.zeros((1, 2)), None, "categorical", levels=17))
+        Categorical(17)
+    """
+    if rows.schema is not None:
+        return Columns.of(rows.schema)
+    if rows.kind == "binary":
+        return Bernoulli()
+    if rows.kind == "categorical":
+        return Categorical(rows.levels or 2)
+    if rows.kind == "integer":
+        return QuantizedMixtureOfLogistics(rows.levels or 256, num_components=5)
+    _note_scales(rows.train)
+    return MixtureOfNormals()
+
+
+def _note_scales(x: np.ndarray) -> None:
+    """Networks read real numbers as they are: those far from unit size are learned badly."""
+    size = np.sqrt(np.square(x.astype(np.float64)).mean(0))
+    far = np.flatnonzero((size > 10) | ((size < 0.1) & (size > 0)))
+    if len(far):
+        shown = ", ".join(map(str, far[:5])) + (", ..." if len(far) > 5 else "")
+        warnings.warn(
+            f"X: {len(far)} of {size.size} entries are far from unit size (numbers {shown}): standardise them, or pass "
+            "a data frame, whose columns are standardised by the model",
+            stacklevel=4,
+        )
+
+
+def _rows(
+    X: Any, labels: Any, valid: Any, valid_labels: Any, seed: int
+) -> tuple[Rows, np.ndarray | None, np.ndarray | None]:
+    """Recognise the values and hold rows out."""
+    share = valid if isinstance(valid, int | float) and not isinstance(valid, bool) else None
+    x: Any = from_frame(X) if is_frame(X) else np.atleast_1d(np.asarray(X))
+    num_rows = len(x)
+    classes = _classes("labels", labels, num_rows)
+    if valid is None or share is not None:
+        if valid_labels is not None:
+            raise ValueError("valid_labels: expected None without rows in valid, got some")
+        held = _held_out(num_rows, share, seed)
+        order = permutation(num_rows, seed)
+        out, kept = order[:held], order[held:]
+        parts = [x.take(kept), x.take(out)] if isinstance(x, Table) else [x[kept], x[out]]
+        split = [None, None] if classes is None else [classes[kept], classes[out]]
+    else:
+        parts = [x, from_frame(valid) if is_frame(valid) else np.asarray(valid)]
+        split = [classes, _classes("valid_labels", valid_labels, len(parts[1]))]
+        if (split[0] is None) != (split[1] is None):
+            raise ValueError("valid_labels: expected classes for valid where X has labels, and none where it has none")
+    if not len(parts[1]):
+        return _recognised(parts[0], None), split[0], None
+    return _recognised(*parts), split[0], split[1]
+
+
+def _held_out(num_rows: int, share: float | None, seed: int) -> int:
+    if share is None:
+        return round(_HELD_OUT * num_rows) if num_rows >= _FEW else 0
+    if not 0 <= share < 1 or (share > 0 and not 0 < round(share * num_rows) < num_rows):
+        raise ValueError(f"valid: expected rows, or a share of {num_rows} rows in [0, 1), got {share}")
+    return round(share * num_rows)
+
+
+def _recognised(train_part: Any, valid_part: Any) -> Rows:
+    if isinstance(train_part, Table):
+        schema, notes = infer_schema(train_part)
+        for note in notes:
+            warnings.warn(note, stacklevel=4)
+        encoded = None if valid_part is None else schema.encode(valid_part)
+        return Rows(schema.encode(train_part), encoded, "table", schema=schema)
+    given = {"X": train_part} | ({} if valid_part is None else {"valid": valid_part})
+    for name, part in given.items():
+        check_array(part, kind="continuous", name=name)  # finite numbers
+    kind, levels, notes = recognise_array(list(given.values()))
+    for note in notes:
+        warnings.warn(f"X: {note}", stacklevel=4)
+    shape = train_part.shape[1:]
+    checked = [check_array(p, kind=kind, levels=levels, event_shape=shape, name=n) for n, p in given.items()]
+    return Rows(checked[0], checked[1] if len(checked) > 1 else None, kind, levels)
+
+
+def _classes(name: str, labels: Any, num_rows: int) -> np.ndarray | None:
+    if labels is None:
+        return None
+    classes = np.asarray(labels)
+    if classes.shape != (num_rows,) or classes.dtype.kind not in "iu" or classes.min() < 0:
+        raise ValueError(
+            f"{name}: expected {num_rows} whole numbers 0..C-1, got {classes.dtype} of shape {classes.shape}; "
+            "np.unique(labels, return_inverse=True)[1] makes them of names"
+        )
+    return classes.astype(np.int64)
+
+
+def _constructed(
+    rows: Rows, name: str, head: Head | None, num_classes: int, seed: int, options: Mapping[str, Any]
+) -> AutoregressiveModel:
+    """Make the model with weights that the seed decides."""
+    kind = MODELS[name]
+    known = [
+        option for option in inspect.signature(kind).parameters if option not in ("event_shape", "head", "encoder")
+    ]
+    refuse_unknown(f"options of {name}", options, known)
+    arguments: dict[str, Any] = {"encoder": Labels(num_classes)} if num_classes else {}
+    head = head or choose_head(rows)
+    shape = rows.train.shape[1 : rows.train.ndim - len(head.value_shape)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return kind(shape, head, **arguments, **options)  # type: ignore[arg-type]
+
+
+def _counted(
+    rows: Rows, kind: type[AutoregressiveModel], head: Head | None, labels: Any, options: Mapping[str, Any]
+) -> BayesNet:
+    """Fit tables of counts, which need no validation: all rows count."""
+    name = kind.__name__
+    for argument, given in (("head", head), ("labels", labels)):
+        if given is not None:
+            raise ValueError(f"{argument}: expected None for {name}, whose tables hold symbols, got one")
+    x = rows.train if rows.valid is None else np.concatenate([rows.train, rows.valid])
+    arities: int | list[int] = rows.levels or 0
+    if rows.schema is not None:
+        arities = [column.num_categories + 1 for column in rows.schema.columns]  # the last stands for unseen ones
+        bad = [c.name for j, c in enumerate(rows.schema.columns) if c.kind != "categorical" or np.isnan(x[:, j]).any()]
+        if bad:
+            raise ValueError(f"X: expected categories without gaps for {name}, got column {bad[0]!r}")
+    elif not rows.levels:
+        raise ValueError(f"X: expected whole numbers for {name}, got real ones")
+    codes = torch.as_tensor(x).long()
+    if issubclass(kind, FullTable):
+        refuse_unknown(f"options of {name}", options, ["names", "pseudo_count"])
+        counts = {"pseudo_count": options["pseudo_count"]} if "pseudo_count" in options else {}
+        return FullTable(x.shape[1:], arities, names=options.get("names")).fit_counts(codes, **counts)
+    known = [option for option in inspect.signature(BayesNet.learn).parameters if option not in ("data", "arities")]
+    refuse_unknown(f"options of {name}", options, known)
+    names = {"names": rows.schema.names} if rows.schema is not None else {}
+    return BayesNet.learn(codes, arities, **{**names, **options})
+
+
+def _preset(rows: Rows, seed: int, device: str, changes: Mapping[str, Any]) -> TrainConfig:
+    """Return settings that suit the number of rows, and those given on top."""
+    refuse_unknown("training", changes, list(TrainConfig.model_fields))
+    batch_size = int(changes.get("batch_size", 100))
+    steps = math.ceil(len(rows.train) / batch_size)
+    epochs = min(max(math.ceil(_STEPS / steps), _EPOCHS[0]), _EPOCHS[1])
+    preset: dict[str, Any] = {
+        "epochs": epochs,
+        "learning_rate": 2e-3,
+        "ema_decay": 0.99,
+        "patience": None if rows.valid is None else max(5, epochs // 10),
+        "seed": seed,
+        "device": device,
+    }
+    return TrainConfig(**{**preset, **changes})
