@@ -199,6 +199,13 @@ def test_evaluate_other_rows_orders_and_contexts(work, tmp_path):
     ]
     assert both[0] != both[1]
     own = json.loads(ok("evaluate", work / "classes", "--json", "--no-baselines").stdout)["nats_per_row"]
+    everything = ["--data", work / "images.npz", "--json", "--no-baselines"]
+    found = json.loads(ok("evaluate", work / "classes", *everything).stdout)
+    data = np.load(work / "images.npz")
+    labels = torch.as_tensor(data["y"])
+    direct = runs.load(work / "classes").log_prob(torch.as_tensor(data["x"]), labels).detach()
+    assert found["num_rows"] == 160
+    assert found["nats_per_row"] == pytest.approx(-float(direct.mean()), abs=1e-4)
     one = json.loads(ok("evaluate", work / "classes", "--json", "--no-baselines", "--context", "2").stdout)
     assert one["nats_per_row"] != own
     table = json.loads(ok("evaluate", work / "table", "--json").stdout)
@@ -256,9 +263,7 @@ def test_complete_keeps_what_is_given(work, tmp_path):
     data = work / "images.npz"
     common = ["-n", 3, "--rows", 2, "--seed", 1]
     ok("complete", work / "made", data, "--region", "top", *common, "--out", tmp_path / "c.npy")
-    from seriatim.data import load
-
-    test, done = load(data).test[:2], np.load(tmp_path / "c.npy")
+    test, done = np.load(data)["x"][:2], np.load(tmp_path / "c.npy")
     assert done.shape == (3, 2, 4, 4)
     np.testing.assert_array_equal(done[:, :, :2], np.broadcast_to(test[:, :2], (3, 2, 2, 4)))
     lines = ok("complete", work / "made", data, "--region", "top", *common).stdout.splitlines()
@@ -298,7 +303,8 @@ def test_explain_gives_bits(work, tmp_path):
     assert len(lines) == 17
     ok("explain", work / "made", data, "--out", tmp_path / "bits.npy")
     bits = np.load(tmp_path / "bits.npy")
-    score = json.loads(ok("evaluate", work / "made", "--no-baselines", "--json").stdout)
+    assert len(bits) == 160
+    score = json.loads(ok("evaluate", work / "made", "--data", data, "--no-baselines", "--json").stdout)
     assert bits.sum((1, 2)).mean() * np.log(2) == pytest.approx(score["nats_per_row"], abs=1e-4)
     ok("explain", work / "made", data, "--rows", 4, "--out", tmp_path / "heat.png")
     assert Image.open(tmp_path / "heat.png").size[0] > 8 * 48

@@ -65,7 +65,7 @@ def test_neural_conditionals_share_nothing():
 
 @pytest.mark.parametrize("residual", [False, True])
 def test_made_is_a_masked_feed_forward_net(residual):
-    model = randomised(MADE((4,), hidden_features=(7, 7, 7), residual=residual)).double().eval()
+    model = randomised(MADE((4,), hidden_features=(7,) * 5, residual=residual)).double().eval()
     net, x = model.network, bits(5, 4)
     shifted = torch.cat([torch.zeros(5, 1).double(), x[:, :-1]], dim=1)
 
@@ -74,7 +74,8 @@ def test_made_is_a_masked_feed_forward_net(residual):
 
     h = dense(net.input, shifted)
     if residual:
-        h = h + dense(net.hidden[1], torch.relu(dense(net.hidden[0], torch.relu(h))))
+        for first, second in (net.hidden[:2], net.hidden[2:]):
+            h = h + dense(second, torch.relu(dense(first, torch.relu(h))))
     else:
         for layer in net.hidden:
             h = dense(layer, torch.relu(h))

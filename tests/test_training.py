@@ -186,7 +186,7 @@ def test_early_stopping_keeps_the_best_epoch():
     assert (result.best_epoch, len(result.history)) == (1, 5)
     train(once, (ROWS, worse), config.model_copy(update={"epochs": 1}), progress=False)
     assert torch.equal(weights(stopped), weights(once))
-    assert float(-stopped.log_prob(worse).mean()) == pytest.approx(result.valid_nats, rel=1e-5)
+    assert -stopped.log_prob(worse).mean().item() == pytest.approx(result.valid_nats, rel=1e-5)
 
 
 def test_contexts_of_a_data_set_reach_a_conditional_model():

@@ -21,6 +21,13 @@ from seriatim.model import AutoregressiveModel
 from seriatim.models import FVSBN, MADE, NADE
 from seriatim.models.nade import NADENetwork
 
+TITLE = "Sampling tax, before the engine covers these models"
+RESULTS = "density-sampling-tax"
+ABOUT = (
+    "784 bits, 64 rows, one thread, stepping in PyTorch. The limit is the arithmetic of one parallel pass at the "
+    "measured sgemm rate, or the traffic of its weights, whichever binds. The last columns run the whole network for "
+    "each position."
+)
 D, BATCH, REPEATS = 784, 64, 5
 MODELS: dict[str, Callable[[], AutoregressiveModel]] = {
     "FVSBN": lambda: FVSBN((D,)),
@@ -98,7 +105,7 @@ def run(folder: Path | None, only: list[str]) -> None:
     torch.set_num_threads(1)
     for name in only or MODELS:
         row = measure(name)
-        store("density-sampling-tax", {name: {**row, "batch": BATCH, "provenance": provenance()}})
+        store(RESULTS, {name: {**row, "batch": BATCH, "provenance": provenance()}})
         print(f"{name}: tax {row['tax']}, {row['sample_ms']} ms for {BATCH} rows", flush=True)
     print(render())
 
@@ -108,7 +115,7 @@ def render() -> str:
     header = ["model", "million MACs", "limit, ms", "sample 64, ms", "sampling tax", "D whole passes, ms", "ratio"]
     rows = []
     for name in MODELS:
-        if (r := load_rows("density-sampling-tax").get(name)) is not None:
+        if (r := load_rows(RESULTS).get(name)) is not None:
             cells = [name, f"{r['macs'] / 1e6:.2f}", r["limit_ms"], r["sample_ms"], r["tax"], r["naive_ms"]]
             rows.append([*cells, f"{r['naive_over_ours']}x"])
     return table(header, rows)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from seriatim.columns import Columns
 from seriatim.context import Labels
@@ -21,7 +20,6 @@ from seriatim.data.splits import permutation
 from seriatim.heads import Bernoulli, Categorical, Head, MixtureOfNormals, QuantizedMixtureOfLogistics
 from seriatim.model import AutoregressiveModel
 from seriatim.models import MODELS, BayesNet, FullTable
-from seriatim.tasks.rows import as_joint, as_rows, map_rows
 from seriatim.training import TrainConfig, TrainingData, train
 
 _HELD_OUT = 0.1  # of the rows, for early stopping
@@ -103,12 +101,12 @@ def fit(
     )
     made: AutoregressiveModel
     if issubclass(MODELS[model], BayesNet):
-        made = _counted(rows, MODELS[model], head, labels, options)
+        made = counted(rows, MODELS[model], head, labels, options)
     else:
-        made = _constructed(rows, model, head, num_classes, seed, options)
+        made = constructed(rows, model, head, num_classes, seed, options)
         data = TrainingData(rows.train, rows.valid, train_context=classes, valid_context=valid_classes)
-        train(made, data, _preset(rows, seed, device, training or {}), progress=progress)
-    setattr(made, "schema", rows.schema)  # noqa: B010  a plain attribute, no parameter of the module
+        train(made, data, preset(rows, seed, device, training or {}), progress=progress)
+    made.schema = rows.schema
     return made.eval()
 
 
@@ -134,19 +132,7 @@ def score_samples(model: AutoregressiveModel, X: Any, *, labels: Any = None, bat
         >>> score_samples(FVSBN((3,)), np.zeros((5, 3))).shape
         (5,)
     """
-    if is_frame(X):
-        schema = getattr(model, "schema", None)
-        if schema is None:
-            raise ValueError("X: expected an array, for the model was not fitted to a table, got a data frame")
-        X = schema.encode(X)
-    joint = as_joint(model, None if labels is None else np.asarray(labels))
-    x = as_rows(X, joint, "X")
-    dtype = model.head.value_dtype or (model.dtype if x.is_floating_point() else torch.int64)
-
-    def log_prob(distribution: Any, part: Tensor) -> Tensor:
-        return distribution.log_prob(part.to(dtype)).double()
-
-    return map_rows(joint, x, log_prob, batch_size).double().numpy()
+    return model.score_samples(X, labels, batch_size=batch_size)
 
 
 def choose_head(rows: Rows) -> Head:
@@ -245,7 +231,7 @@ def _classes(name: str, labels: Any, num_rows: int) -> np.ndarray | None:
     return classes.astype(np.int64)
 
 
-def _constructed(
+def constructed(
     rows: Rows, name: str, head: Head | None, num_classes: int, seed: int, options: Mapping[str, Any]
 ) -> AutoregressiveModel:
     """Make the model with weights that the seed decides."""
@@ -262,7 +248,7 @@ def _constructed(
         return kind(shape, head, **arguments, **options)  # type: ignore[arg-type]
 
 
-def _counted(
+def counted(
     rows: Rows, kind: type[AutoregressiveModel], head: Head | None, labels: Any, options: Mapping[str, Any]
 ) -> BayesNet:
     """Fit tables of counts, which need no validation: all rows count."""
@@ -290,7 +276,7 @@ def _counted(
     return BayesNet.learn(codes, arities, **{**names, **options})
 
 
-def _preset(rows: Rows, seed: int, device: str, changes: Mapping[str, Any]) -> TrainConfig:
+def preset(rows: Rows, seed: int, device: str, changes: Mapping[str, Any]) -> TrainConfig:
     """Return settings that suit the number of rows, and those given on top."""
     refuse_unknown("training", changes, list(TrainConfig.model_fields))
     batch_size = int(changes.get("batch_size", 100))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seriatim.autoregressive import Autoregressive
+from seriatim.autoregressive import Autoregressive, evaluating
 from seriatim.causal import Causal
 from seriatim.config import Configurable
 from seriatim.context import Encoder
@@ -39,6 +40,8 @@ class AutoregressiveModel(Configurable, nn.Module):
         >>> model().log_prob(torch.ones(2, 5)).shape
         torch.Size([2])
     """
+
+    schema: Any = None  # of the table the model was fitted to (`seriatim.data.Schema`)
 
     def __init__(self, network: Causal, head: Head, order: Order, encoder: Encoder | None = None) -> None:
         super().__init__()
@@ -87,6 +90,41 @@ class AutoregressiveModel(Configurable, nn.Module):
     ) -> Tensor:
         """Draw samples: short for `model(context).sample(sample_shape)`."""
         return self(context).sample(sample_shape, seed=seed, engine=engine)
+
+    @torch.no_grad()
+    def score_samples(self, X: Any, context: Any = None, *, batch_size: int = 1024) -> np.ndarray:
+        """Return log p of each row in nats, (N,) float64: higher is more normal, as in scikit-learn.
+
+            log p(x_n | c_n)
+
+        Args:
+            X: (N, *event_shape) array or tensor; a data frame or `Table` for a model that was fitted to a table.
+            context: (N, *context event), what each row is conditioned on.
+            batch_size: rows at a time.
+
+        Raises:
+            ValueError: rows that do not fit the model, or a data frame for a model of arrays.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
+        if not isinstance(X, Tensor | np.ndarray | list):
+            if self.schema is None:
+                raise ValueError(f"X: expected an array, for the model has no table schema, got {type(X).__name__}")
+            X = self.schema.encode(X)
+        rows = X if isinstance(X, Tensor) else torch.as_tensor(np.asarray(X))
+        if tuple(rows.shape[1:]) != self.event_shape or rows.ndim != 1 + len(self.event_shape):
+            wanted = ", ".join(map(str, self.event_shape))
+            raise ValueError(f"X: expected shape (N, {wanted}), got {tuple(rows.shape)}")
+        contexts = None if context is None else torch.as_tensor(np.asarray(context))
+        if contexts is not None and len(contexts) != len(rows):
+            raise ValueError(f"context: expected one for each of {len(rows)} rows, got {len(contexts)}")
+        scores = np.zeros(len(rows))
+        with evaluating(self):
+            for first in range(0, len(rows), batch_size):
+                own = slice(first, first + batch_size)
+                joint = self(None if contexts is None else contexts[own])
+                scores[own] = joint.log_prob(rows[own]).double().cpu().numpy()
+        return scores
 
     def start(self, batch_size: int) -> Tensor:
         """Return the start symbol (B, 1, F), what the network reads before x_1: zeros."""

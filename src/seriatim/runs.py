@@ -165,7 +165,7 @@ def load(path: str | Path) -> AutoregressiveModel:
     if not isinstance(model, AutoregressiveModel):
         raise ValueError(f"{folder / CONFIG}: expected the configuration of a model, got {type(model).__name__}")
     _fill(model, weights, folder / WEIGHTS)
-    setattr(model, "schema", _schema(config, folder / CONFIG))  # noqa: B010  no parameter of the module
+    model.schema = _schema(config, folder / CONFIG)
     return model.eval()
 
 

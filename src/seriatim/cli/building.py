@@ -31,7 +31,7 @@ def build(config: RunConfig, data: Dataset) -> AutoregressiveModel:
     head = _head(config.model)
     if head is not None and data.kind in DISCRETE and not head.discrete:
         raise UserError(
-            f"model.head: expected one for whole numbers, of which {config.data.source} consists, got {head}: a density "
+            f"model.head: expected one for the whole numbers of {config.data.source}, got {head}: a density "
             "of whole numbers grows without bound"
         )
     if name in CLOSED_FORM:
@@ -39,15 +39,15 @@ def build(config: RunConfig, data: Dataset) -> AutoregressiveModel:
             raise UserError(f"--context: expected none for {name}, whose tables take no context, got labels")
         # Validation rows stay out: their score is reported.
         counted = fitting.Rows(data.train, None, data.kind, data.levels, data.schema)
-        return fitting._counted(counted, MODELS[name], head, None, options).eval()
-    return fitting._constructed(
+        return fitting.counted(counted, MODELS[name], head, None, options).eval()
+    return fitting.constructed(
         _rows(data), name, head, data.num_classes if conditional else 0, config.training.seed, options
     )
 
 
 def preset(data: Dataset, given: Mapping[str, Any]) -> TrainConfig:
     """Return the training settings that suit the number of rows, with those given on top."""
-    return fitting._preset(_rows(data), given.get("seed", 0), given.get("device", "auto"), given)
+    return fitting.preset(_rows(data), given.get("seed", 0), given.get("device", "auto"), given)
 
 
 def _rows(data: Dataset) -> fitting.Rows:

@@ -45,7 +45,7 @@ def run(
     ] = None,
     num: Annotated[int, typer.Option("-n", "--num", min=1, help="Completions of each row.")] = 8,
     rows: Annotated[int, typer.Option("--rows", min=1, help="Rows of the file at most.")] = 8,
-    split: SplitOption = "test",
+    split: SplitOption = None,
     out: OutOption = None,
     context: ContextOption = None,
     batch_size: BatchOption = 256,
@@ -68,7 +68,7 @@ def run(
     if suffix == ".png":
         require_images(own)
     read = read_rows(own, file, split)
-    read = Rows(read.x[:rows], None if read.labels is None else read.labels[:rows], read.class_names)
+    read = Rows(read.x[:rows], None if read.labels is None else read.labels[:rows], read.source)
     observed = observed_mask(own, region, mask, given)
     done = complete(
         own.joint(contexts(own, context, read)), read.x, observed, num=num, seed=seed, batch_size=batch_size

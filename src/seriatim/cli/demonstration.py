@@ -15,7 +15,7 @@ from seriatim.cli.building import build
 from seriatim.cli.errors import UserError
 from seriatim.cli.loading import Run, open_run
 from seriatim.cli.output import csv_text, say, write_file
-from seriatim.cli.reporting import NUM_SAMPLES, footer, read_history, spread
+from seriatim.cli.reporting import NUM_SAMPLES, footer, quick_checks, read_history, spread
 from seriatim.cli.sample import write_rows
 from seriatim.cli.settings import RunConfig, resolve
 from seriatim.data import Dataset, load
@@ -37,15 +37,13 @@ from seriatim.report.sections import (
 from seriatim.report.views import View
 from seriatim.tasks import Completion, Evaluation, baselines, complete, evaluate, explain, generate, log_prob_given
 from seriatim.testing import check as run_checks
-from seriatim.testing.suite import CHECKS, Report
+from seriatim.testing.suite import Report
 
 MARKER = "demo.txt"
 _MARK = "Made by `seriatim demo`; the next demo into this folder replaces it.\n"
 # Chosen on the validation rows: the width, the dropout and the learning rate.
 MADE_OPTIONS = {"hidden_features": [512, 512, 512], "residual": True, "dropout": 0.5}
 TRAINING = {"epochs": 60, "learning_rate": 8e-3, "ema_decay": 0.99, "gradient_clip": 5.0}
-# Checks that draw 20,000 samples or take 200 steps say more on the small copies, where every sum is exact.
-_LONG = ("sample_law", "point_mass")
 
 
 @contextmanager
@@ -239,7 +237,7 @@ def _checks(made: AutoregressiveModel, tree: AutoregressiveModel, data: Dataset,
         small = MADE((3, 3), hidden_features=(24, 24, 24), residual=True, dropout=0.5)
     corner = data.train[:, 2:5, 3:6]
     small_tree = BayesNet.learn(corner, 2)
-    quick = [name for name in CHECKS if name not in _LONG]
+    quick = quick_checks()  # the long ones say more on the small copies, where every sum is exact
     return [
         (
             run_checks(small, seed=seed),

@@ -29,7 +29,7 @@ def run(
     data: Annotated[
         str | None, typer.Option("--data", metavar="FILE", help="Rows to score; if not given, those of the run's data.")
     ] = None,
-    split: SplitOption = "test",
+    split: SplitOption = None,
     baselines: Annotated[bool, typer.Option("--baselines/--no-baselines", help="Score simpler models too.")] = True,
     orders: OrdersOption = None,
     context: ContextOption = None,
@@ -43,23 +43,22 @@ def run(
     Baselines, fitted to the run's training rows: factorised, Chow-Liu where values are discrete and few, zlib and xz of
     the same rows.
     """
-    from seriatim.cli.loading import contexts, open_run, read_rows
+    from seriatim.cli.loading import contexts, open_run, own_rows, read_rows
     from seriatim.tasks import evaluate
 
     own = open_run(path, device)
     if data is None and own.settings is None:
         raise UserError(f"--data: expected a file, for {path} is a model without a run, got none")
-    source = data if data is not None else own.settings.data.source  # type: ignore[union-attr]
-    rows = read_rows(own, source, split)
+    rows = read_rows(own, data, split) if data is not None else own_rows(own, split or "test")
     joint = own.joint(contexts(own, context, rows), orders)
     result = evaluate(joint, rows.x, batch_size=batch_size, seed=seed)
     others = compared(own, rows.x) if baselines and own.settings is not None else []
     if json:
-        show_json(as_dict(result, others) | {"run": str(path), "data": source, "split": split})
+        show_json(as_dict(result, others) | {"run": str(path), "rows": rows.source})
     else:
         if not own.model.head.discrete:
             say("note: real numbers have densities, per unit of each column or entry: nats shift with the unit")
-        show(as_text(result, others, str(path)))
+        show(as_text(result, others, str(path), rows.source))
 
 
 def compared(run: Run, test: Any) -> list[Baseline]:
@@ -97,12 +96,12 @@ def as_dict(result: Evaluation, others: list[Baseline]) -> dict[str, Any]:
     }
 
 
-def as_text(result: Evaluation, others: list[Baseline], name: str) -> str:
+def as_text(result: Evaluation, others: list[Baseline], name: str, source: str) -> str:
     """Return a score and its baselines as a table with units."""
     low, high = result.interval
     width = max([len(name), *(len(b.name) for b in others)])
     lines = [
-        f"{len(result.log_prob)} rows of {result.num_dimensions} values; "
+        f"{source}: {len(result.log_prob)} rows of {result.num_dimensions} values; "
         f"the interval is a {result.confidence:.0%} bootstrap over rows",
         f"{'':<{width}}  nats per row  bits/dim",
         f"{name:<{width}}  {result.nats:12.4f}  {result.bits_per_dim:8.4f}  [{low:.4f}, {high:.4f}] nats",

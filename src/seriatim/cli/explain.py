@@ -32,7 +32,7 @@ ENDINGS = (".png", ".csv", ".npy")
 def run(
     path: RunArgument,
     file: RowsArgument,
-    split: SplitOption = "test",
+    split: SplitOption = None,
     rows: Annotated[int | None, typer.Option("--rows", min=1, help="Rows of the file at most.")] = None,
     out: OutOption = None,
     context: ContextOption = None,

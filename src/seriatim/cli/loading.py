@@ -117,32 +117,36 @@ def _read_settings(file: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows for a model: x (N, *event_shape), and the class of each row where the source has classes."""
+    """Rows for a model: x (N, *event_shape), the class of each where the model wants one, and where they are from."""
 
     x: np.ndarray
     labels: np.ndarray | None
-    class_names: list[str] | None = None
+    source: str
 
 
-def read_rows(run: Run, source: str, split: str = "test") -> Rows:
+def own_rows(run: Run, split: str) -> Rows:
+    """Return the rows of one split of the data that the run was trained on."""
+    return _of_dataset(run, run.data, split)
+
+
+def read_rows(run: Run, source: str, split: str | None = None) -> Rows:
     """Read rows for a run's model.
 
     Args:
         run: whose model and schema decide what the rows must be.
-        source: a named set or an archive with splits (of which `split` is taken), else a file or a folder whose rows
-            are all taken.
-        split: "train", "valid" or "test".
+        source: a named set or an archive with splits, else a file or a folder whose rows are all taken.
+        split: "train", "valid" or "test" (the default where there are splits); of the run's own data its splits.
 
     Raises:
         ValueError: an unknown source, a damaged file, or rows that do not fit the model; names file and place.
     """
-    if split not in SPLITS:
+    if split is not None and split not in SPLITS:
         raise UserError(f"--split: expected {', '.join(SPLITS)}, got {split}")
     path = Path(source)
     if source in data_module.NAMED:
-        return _of_dataset(run, data_module.load(source), split)
-    if run.settings is not None and source == run.settings.data.source:
-        return _of_dataset(run, run.data, split)
+        return _of_dataset(run, data_module.load(source), split or "test")
+    if split is not None and run.settings is not None and source == run.settings.data.source:
+        return own_rows(run, split)
     if not path.exists():
         known = [*data_module.NAMED]
         hint = unknown_name(source, known) if "." not in path.name and "/" not in source else "no such file or folder"
@@ -153,18 +157,19 @@ def read_rows(run: Run, source: str, split: str = "test") -> Rows:
     if path.is_dir():
         return _of_folder(run, path, levels)
     if path.name.lower().endswith((".npy", ".npz")):
-        return _of_arrays(run, path, split)
+        return _of_arrays(run, path, split or "test")
     if len(run.model.event_shape) == 1:
         table = data_module.read_table(path)
-        return Rows(
-            _fitted(run, np.column_stack([_numbers(path, table, name) for name in table.names]), str(path)), None
-        )
+        columns = [_numbers(path, table, name) for name in table.names]
+        return Rows(_fitted(run, np.column_stack(columns), str(path)), None, str(path))
     raise UserError(f"FILE: expected .npy, .npz or a folder of images for this model, got {path}")
 
 
 def _of_dataset(run: Run, data: Dataset, split: str) -> Rows:
+    if split not in SPLITS:
+        raise UserError(f"--split: expected {', '.join(SPLITS)}, got {split}")
     labels = None if data.labels is None else data.labels[split]
-    return Rows(_fitted(run, data.splits[split], data.name), labels, data.class_names)
+    return Rows(_fitted(run, data.splits[split], data.name), labels, f"{data.name}, {split}")
 
 
 def _of_table(run: Run, path: Path) -> Rows:
@@ -173,18 +178,9 @@ def _of_table(run: Run, path: Path) -> Rows:
         raise UserError(f"{run.path}: expected the schema of a table beside the model, got none")
     table = data_module.read_table(path, kinds=schema.kinds)
     label = run.settings.data.label if run.settings is not None else None
-    labels, names = None, None
-    if label is not None and label in table and run.model.encoder is not None:
-        names = run.data.class_names or []
-        texts = [None if text is None else str(text) for text in table[label].tolist()]
-        for row, text in enumerate(texts):
-            if text not in names:
-                raise UserError(
-                    f"{path}: expected a class of {', '.join(names)} in column {label!r}, got {text!r} in row {row}"
-                )
-        labels = np.array([names.index(str(text)) for text in texts], dtype=np.int64)
+    labels = _classes(run, path, table[label].tolist()) if label is not None and label in table else None
     try:
-        return Rows(schema.encode(table), labels, names)
+        return Rows(schema.encode(table), labels, str(path))
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -193,23 +189,48 @@ def _of_folder(run: Run, path: Path, levels: int | None) -> Rows:
     shape = run.model.event_shape
     if len(shape) not in (2, 3):
         raise UserError(f"FILE: expected an array or a table for rows of shape {tuple(shape)}, got the folder {path}")
-    options = run.settings.data if run.settings is not None else None
-    grey_levels = options.levels if options is not None and options.levels is not None else 256
+    rule, grey_levels = _coarsening(run)
     read = data_module.load_image_folder(
         path,
         size=(shape[0], shape[1]),
         grey=len(shape) == 2,
-        levels=grey_levels if (levels or 2) <= 2 else levels or 256,
-        binarise=options.binarise if options is not None else None,
+        levels=grey_levels if rule is not None else levels or 256,
+        binarise=rule,
     )
-    return Rows(_fitted(run, read.images, str(path)), read.labels, read.class_names)
+    names = None if read.labels is None else np.array(read.class_names)[read.labels].tolist()
+    return Rows(_fitted(run, read.images, str(path)), _classes(run, path, names), str(path))
 
 
 def _of_arrays(run: Run, path: Path, split: str) -> Rows:
     parts = data_module.load_parts(path)
     name = split if split in parts.arrays else "train"
-    labels = None if parts.labels is None else parts.labels[name]
-    return Rows(_fitted(run, parts.arrays[name], str(path)), labels, parts.class_names)
+    x, raw = parts.arrays[name], None if parts.labels is None else parts.labels[name].tolist()
+    rule, levels = _coarsening(run)
+    if rule is not None and x.dtype.kind in "iu" and x.max(initial=0) > 1:
+        x = data_module.binarise(x, rule, levels=levels, seed=0)
+    return Rows(
+        _fitted(run, x, str(path)), _classes(run, path, raw), f"{path}{f', {name}' if len(parts.arrays) > 1 else ''}"
+    )
+
+
+def _coarsening(run: Run) -> tuple[str | None, int]:
+    """The binarisation of the run's training rows, and the grey levels before it."""
+    if run.settings is None:
+        return None, 256
+    return run.settings.data.binarise, run.settings.data.levels or 256
+
+
+def _classes(run: Run, path: Path, raw: list[Any] | None) -> np.ndarray | None:
+    """The classes 0..C-1 of labels as they stand in a file, for a model that is conditioned on them."""
+    if raw is None or not isinstance(run.model.encoder, Labels):
+        return None
+    names = run.data.class_names if run.settings is not None else None
+    known = names or [str(k) for k in range(run.model.encoder.num_features)]
+    index = {name: k for k, name in enumerate(known)}
+    for row, label in enumerate(raw):
+        if str(label) not in index:
+            raise UserError(f"{path}: expected a class of {', '.join(known)}, got {label!r} in row {row}")
+    return np.array([index[str(label)] for label in raw], dtype=np.int64)
 
 
 def _numbers(path: Path, table: Any, name: str) -> np.ndarray:

@@ -29,5 +29,10 @@ ContextOption = Annotated[
     ),
 ]
 SplitOption = Annotated[
-    str, typer.Option("--split", metavar="train|valid|test", help="Which rows of data that has splits.")
+    str | None,
+    typer.Option(
+        "--split",
+        metavar="train|valid|test",
+        help="Which rows of data that has splits, or of the run's own data; all rows of a plain file if not given.",
+    ),
 ]

@@ -21,7 +21,7 @@ HEADER = ("row", "log_prob_nats", "bits_per_dim")
 def run(
     path: RunArgument,
     file: RowsArgument,
-    split: SplitOption = "test",
+    split: SplitOption = None,
     out: OutOption = None,
     context: ContextOption = None,
     orders: OrdersOption = None,

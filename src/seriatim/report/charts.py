@@ -51,16 +51,17 @@ def curve_svg(curve: Curve) -> Markup:
         across, up = (x - x_low) / x_span, (y - y_low) / y_span
         return _LEFT + across * (_WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM)
 
-    parts = [_grid(curve, place, ticks(x_low, x_high, 8), ticks(y_low, y_high))]
+    parts = [_grid(curve, place, [x for x in ticks(x_low, x_high, 8) if x == int(x)] or [x_low], ticks(y_low, y_high))]
     for index, (name, line) in enumerate(curve.lines.items()):
         drawn = " ".join("{:.1f},{:.1f}".format(*place(x, y)) for x, y in line if math.isfinite(y))
         parts.append(f'<polyline class="line line-{index}" points="{drawn}"><title>{escape(name)}</title></polyline>')
     if curve.mark is not None:
         x, y = place(*curve.mark[:2])
         anchor = "end" if x > 0.7 * _WIDTH else "start"
+        shift = 22 if _is_lowest(curve, *curve.mark[:2]) else -12  # away from the other lines
         parts.append(f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
         parts.append(
-            f'<text class="mark-text" x="{x:.1f}" y="{y + 22:.1f}" text-anchor="{anchor}">'
+            f'<text class="mark-text" x="{x:.1f}" y="{y + shift:.1f}" text-anchor="{anchor}">'
             f"{escape(curve.mark[2])}</text>"
         )
     label = escape(f"{', '.join(curve.lines)}: {curve.y_label} over {curve.x_label}")
@@ -85,6 +86,11 @@ def _grid(curve: Curve, place: object, across: Sequence[float], up: Sequence[flo
         f'transform="rotate(-90 14 {_HEIGHT / 2 - 10})">{escape(curve.y_label)}</text>'
     )
     return "".join(parts)
+
+
+def _is_lowest(curve: Curve, x: float, y: float) -> bool:
+    """Whether no line lies below a point at its place."""
+    return all(min(line, key=lambda point: abs(point[0] - x))[1] >= y for line in curve.lines.values())
 
 
 def _top(values: Sequence[float]) -> float:

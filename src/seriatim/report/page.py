@@ -133,10 +133,14 @@ class Checks:
         found = [(sum(r[0] == status for r in self.results), word) for status, word in _STATUS_WORDS]
         return ", ".join(f"{count} {word}" for count, word in found if count)
 
+    def of(self, status: str) -> list[tuple[str, str]]:
+        """The checks of one status, with their details."""
+        return [(name, detail) for own, name, detail in self.results if own == status]
+
 
 @dataclass(frozen=True)
 class Listing:
-    """Text in a fixed-width face."""
+    """Text in a fixed-width face that opens on a click on its caption."""
 
     kind: ClassVar[str] = "listing"
     text: str
@@ -156,12 +160,11 @@ Block = Bars | Tiles | Table | Facts | Curve | Checks | Listing | Text
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page with a heading; a `folded` one opens on a click."""
+    """A part of the page with a heading."""
 
     title: str
     blocks: Sequence[Block]
     lead: str = ""
-    folded: bool = False
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ from seriatim.report.page import (
 from seriatim.report.views import View
 from seriatim.tasks import Baseline, Completion, Evaluation, Explanation, paired_difference
 
+_MAX_LISTED = 24  # columns
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -57,8 +59,8 @@ def headlines(best: Scored, baselines: Sequence[Baseline], noun: str) -> list[He
         rival = min(rivals, key=lambda b: b.nats or math.inf)
         assert rival.log_prob is not None
         gain, (least, most) = paired_difference(result.log_prob, rival.log_prob)
-        note = f"paired 95 % interval {least:+.2f} to {most:+.2f}"
-        shown.append(Headline(f"{gain:+.2f}", "nats", f"Gained over {rival.name}", note))
+        note = f"paired 95 % interval {least:+.2f} to {most:+.2f}".replace("-", "−")
+        shown.append(Headline(f"{gain:+.2f}".replace("-", "−"), "nats", f"Gained over {rival.name}", note))
     compressors = [b for b in baselines if b.log_prob is None and b.nats is not None]
     if compressors:
         rival = min(compressors, key=lambda b: b.nats or math.inf)
@@ -80,8 +82,10 @@ def score_section(models: Sequence[Scored], baselines: Sequence[Baseline], noun:
     positive = all(bar.value >= 0 for bar in bars)
     caption = (
         f"Mean −log p(x) of {num_rows:,} test rows in nats per {noun}: shorter is better. Whiskers are 95 % bootstrap "
-        "intervals over rows. Compressors see the same rows as packed bytes, all at once."
+        "intervals over rows."
     )
+    if any(b.log_prob is None for b in applicable):
+        caption += " Compressors see the same rows as packed bytes, all at once."
     blocks: list[Block] = [Bars(ordered, caption)] if positive else []
     blocks.append(_score_table(models, baselines))
     return Section(
@@ -126,6 +130,9 @@ def completion_section(
 ) -> Section:
     """Return completions of images with their log p, between what was given and what was true."""
     observed = done.observed.numpy()
+    lead = "Exact samples of p(missing | observed): not one guess, but the spread of what is possible."
+    if not view.is_image:
+        return Section("Can it fill in what is missing?", [_completion_table(view, x, done, truth, what)], lead)
     rows = []
     for n, row in enumerate(x):
         tiles = [view.tile(row, "given", observed=observed)]
@@ -137,8 +144,20 @@ def completion_section(
         f"{what} The hatched part was hidden from {model}; below each completion stands log p(missing | observed) in "
         f"nats ({done.exactness}), below the last tile that of the truth. Observed values are returned bit for bit."
     )
-    lead = "Exact samples of p(missing | observed): not one guess, but the spread of what is possible."
     return Section("Can it fill in what is missing?", [Tiles(rows, caption, view.tile_width + 14)], lead)
+
+
+def _completion_table(view: View, x: np.ndarray, done: Completion, truth: np.ndarray, what: str) -> Table:
+    """Return completions of rows as a table: what was given, the completions, the truth."""
+    observed = done.observed.numpy().reshape(-1)
+    rows, hidden = [], []
+    for n, row in enumerate(x):
+        rows.append(("given", row))
+        rows += [(f"{_signed(float(p))} nats", done.samples[k, n].numpy()) for k, p in enumerate(done.log_prob[:, n])]
+        rows.append((f"truth {_signed(truth[n])} nats", row))
+        hidden += [~observed, *[np.zeros_like(observed)] * (len(done.samples) + 1)]
+    caption = f"{what} Beside each completion stands log p(missing | observed) ({done.exactness})."
+    return view.table(rows, caption, np.stack(hidden))
 
 
 def _signed(number: float) -> str:
@@ -150,8 +169,6 @@ def surprise_section(view: View, test: np.ndarray, explanation: Explanation, mod
     order = np.argsort(-explanation.log_prob, kind="stable")
     middle = len(order) // 2
     start = max(0, middle - count // 2)
-    # A few extreme places must not make all others dark.
-    largest = max(1.0, float(np.quantile(explanation.bits, 0.999)))
     blocks: list[Block] = []
     for what, rows in (
         ("Typical test rows", order[start : start + count]),
@@ -159,7 +176,7 @@ def surprise_section(view: View, test: np.ndarray, explanation: Explanation, mod
     ):
         labels = [f"{-explanation.log_prob[r] / math.log(2):.1f} bits" for r in rows]
         caption = f"{what}: −log₂ p of each value given those before it, under {model}; {explanation.note}."
-        blocks.append(view.surprise(test[rows], explanation.bits[rows], labels, caption, largest))
+        blocks.append(view.surprise(test[rows], explanation.bits[rows], labels, caption, explanation.bits))
     if not view.is_image:
         columns = sorted(explanation.columns(view.names()), key=lambda c: -c.mean_bits)[:12]
         cells = [
@@ -167,7 +184,8 @@ def surprise_section(view: View, test: np.ndarray, explanation: Explanation, mod
         ]
         header = ["column", "mean bits", "standard deviation", "largest", "in test row"]
         blocks.append(Table(header, cells, "The columns that cost the most bits.", numeric=(1, 2, 3, 4)))
-    return Section("What surprises it?", blocks, "Where the bits go: dark is expected, bright is news.")
+    lead = "Where the bits go: dark is expected, bright is news." if view.is_image else "Where the bits go."
+    return Section("What surprises it?", blocks, lead)
 
 
 def curve_section(history: Sequence[Mapping[str, Any]], model: str) -> Section:
@@ -213,6 +231,10 @@ def data_card(data: Any) -> Facts:
     ]
     if data.num_classes:
         facts.append(("classes", str(data.num_classes)))
+    if data.schema is not None:
+        facts += [("column", column.describe()) for column in data.schema.columns[:_MAX_LISTED]]
+        if len(data.schema) > _MAX_LISTED:
+            facts.append(("", f"and {len(data.schema) - _MAX_LISTED} more columns"))
     facts += [("note", note) for note in data.notes]
     source = data.provenance.get("source") or data.provenance.get("path")
     facts += [("source", str(source))] if source else []

@@ -70,20 +70,23 @@ class View:
         if self.levels is not None and self.num_places > MAX_COLUMNS:
             tiles = [TileRow(label, [self._stripes(rows, label)]) for label, rows in groups]
             return Tiles(tiles, f"{caption} One line is one row, one pixel one value.", _STRIPE)
-        return self._table([(label, row) for label, rows in groups for row in rows], caption)
+        rows_ = [(label if i == 0 else "", row) for label, rows in groups for i, row in enumerate(rows)]
+        return self.table(rows_, caption)
 
     def surprise(
-        self, rows: np.ndarray, bits: np.ndarray, labels: Sequence[str], caption: str, largest: float
+        self, rows: np.ndarray, bits: np.ndarray, labels: Sequence[str], caption: str, every: np.ndarray
     ) -> Block:
         """Show rows (N, *event_shape) with the bits of their places: tiles, stripes, or shaded cells.
 
         Args:
             rows: what is shown.
-            bits: (N, *order shape).
+            bits: (N, *order shape), of these rows.
             labels: of the rows.
             caption: below the picture.
-            largest: the bits at the bright end of the colour scale.
+            every: (M, *order shape), the bits of all rows, which set the scale.
         """
+        # A few extreme places must not make all others dark.
+        largest = max(1.0, float(np.quantile(every, 0.999)))
         legend = ("0", f"{largest:.1f}", "bits per place")
         if self.is_image:
             shown = [self.tile(row, alt=label) for row, label in zip(rows, labels, strict=True)]
@@ -93,29 +96,39 @@ class View:
         flat = bits.reshape(len(bits), -1)
         if self.levels is not None and self.num_places > MAX_COLUMNS:
             tile = Tile(heat_uri(flat, largest), "", "surprise of each value")
-            return Tiles([TileRow("rows by surprise", [tile])], caption, _STRIPE, legend, heat_gradient())
-        table = self._table(list(zip(labels, rows, strict=True)), caption)
-        own = min(self.num_places, MAX_COLUMNS)
-        # Few bits are no news: shades begin at two.
-        shades = [[0.0, *np.clip((b[:own] - 2) / 8, 0, 0.75).tolist()] for b in flat]
-        return replace(table, shades=shades)
+            return Tiles([TileRow("one line, one row", [tile])], caption, _STRIPE, legend, heat_gradient())
+        usual = every.reshape(len(every), -1)
+        caption = f"{caption} Shaded: values that cost more bits than is usual in their column, by standard deviations."
+        table = self.table(list(zip(labels, rows, strict=True)), caption)
+        unusual = (flat - usual.mean(0)) / (usual.std(0) + 1e-9)
+        shades = np.clip((unusual[:, :MAX_COLUMNS] - 1) / 4, 0, 0.8)
+        return replace(table, shades=[[0.0, *own] for own in shades.tolist()])
 
     def _stripes(self, rows: np.ndarray, label: str) -> Tile:
         colours = grey_colours(rows.reshape(len(rows), -1), self.levels or 2)
         return Tile(data_uri(png_bytes(colours)), "", label, ink=self.levels == 2)
 
-    def _table(self, rows: Sequence[tuple[str, np.ndarray]], caption: str) -> Table:
+    def table(self, rows: Sequence[tuple[str, np.ndarray]], caption: str, hidden: np.ndarray | None = None) -> Table:
+        """Return labelled rows as a table of their first places; of each that is `hidden` (N, D) a question mark."""
         names = self.names()[:MAX_COLUMNS]
+        numeric = range(1, len(names) + 1)
         if self.schema is not None:
             decoded = self.schema.decode(np.stack([row for _, row in rows]))
             cells = [[_cell(decoded[name][i]) for name in names] for i in range(len(rows))]
+            kinds = [column.kind for column in self.schema.columns[:MAX_COLUMNS]]
+            numeric = [j for j in numeric if kinds[j - 1] != "categorical"]  # type: ignore[assignment]
         else:
             cells = [[_cell(value) for value in row.reshape(-1)[:MAX_COLUMNS].tolist()] for _, row in rows]
         left_out = self.num_places - len(names)
         if left_out > 0:
             caption = f"{caption} {left_out} more columns are not shown."
+        if hidden is not None:
+            cells = [
+                ["?" if h else c for c, h in zip(own, mask, strict=False)]
+                for own, mask in zip(cells, hidden, strict=True)
+            ]
         body = [[label, *own] for (label, _), own in zip(rows, cells, strict=True)]
-        return Table(["", *names], body, caption, numeric=range(1, len(names) + 1))
+        return Table(["", *names], body, caption, numeric=numeric)
 
 
 def _cell(value: Any) -> str:
