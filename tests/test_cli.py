@@ -366,6 +366,61 @@ def test_report_is_one_page_that_needs_nothing(work, tmp_path):
     refused("report", work / "made", "--out", tmp_path / "x.pdf", words=["--out", ".html"])
 
 
+def test_vectors_and_tables_of_categories_have_reports_too(tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "wide.npy", rng.integers(2, size=(60, 30)).astype(np.uint8))
+    rows = [f"{'abc'[i]},{'xy'[i % 2]}" for i in rng.integers(3, size=80)]
+    (tmp_path / "names.csv").write_text("first,second\n" + "\n".join(rows) + "\n")
+    for name in ("wide.npy", "names.csv"):
+        run = tmp_path / name.split(".")[0]
+        ok("train", tmp_path / name, "--model", "bayesnet", "--out", run)
+        ok("report", run, "--no-check")
+        html = (run / "report.html").read_text()
+        assert "What surprises it?" in html
+        assert "The columns that cost the most bits" in html
+        found = json.loads(ok("evaluate", run, "--json").stdout)
+        tree = next(b for b in found["baselines"] if b["name"] == "chow-liu")
+        assert tree["nats_per_row"] == pytest.approx(found["nats_per_row"], abs=1e-4)  # it is the model itself
+    done = ok("complete", tmp_path / "names", tmp_path / "names.csv", "--given", "second", "-n", 2, "--rows", 1)
+    assert done.stdout.splitlines()[1].split(",")[3:] in (
+        ["exact", first, "xy"["abc".index(first) % 2]] for first in "abc"
+    )
+    ok("explain", tmp_path / "wide", tmp_path / "wide.npy", "--out", tmp_path / "heat.png")
+    assert Image.open(tmp_path / "heat.png").size == (30 * 8, 60 * 8)
+
+
+def test_rows_may_be_a_folder_of_images(work, tmp_path):
+    images = np.load(work / "images.npz")["x"][:3]
+    (tmp_path / "pictures").mkdir()
+    for n, image in enumerate(images):
+        Image.fromarray(image * 255).save(tmp_path / "pictures" / f"{n}.png")
+    found = ok("score", work / "made", tmp_path / "pictures").stdout
+    np.save(tmp_path / "rows.npy", images)
+    assert found == ok("score", work / "made", tmp_path / "rows.npy").stdout
+    (tmp_path / "pictures" / "1.png").write_bytes(b"not a picture")
+    refused("score", work / "made", tmp_path / "pictures", words="1.png")
+
+
+def test_a_table_with_a_label_column_is_conditional(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [f"{kind},{rng.normal() + 3 * (kind == 'b'):.3f}" for kind in rng.choice(["a", "b"], 90)]
+    (tmp_path / "t.csv").write_text("kind,size\n" + "\n".join(rows) + "\n")
+    run = tmp_path / "run"
+    options = ["--set", "data.label=kind", "--context", "labels", "--epochs", 1, *SMALL]
+    ok("train", tmp_path / "t.csv", "--out", run, *options)
+    own = ok("score", run, tmp_path / "t.csv").stdout.splitlines()
+    for_b = ok("score", run, tmp_path / "t.csv", "--context", "kind=b").stdout.splitlines()
+    same = [a == b for a, b in zip(own, for_b, strict=True)][1:]
+    assert same == [row.startswith("b") for row in rows]
+    refused("sample", run, "--context", "kind=c", words=["expected a, b", "'c'"])
+    refused("sample", run, "--context", "size=b", words="kind=VALUE")
+    (tmp_path / "new.csv").write_text("kind,size\na,1.5\nc,2.0\n")
+    refused("score", run, tmp_path / "new.csv", words=["a, b", "'c' in row 1"])
+    (tmp_path / "t.csv").write_text("kind,size\n" + "\n".join(reversed(rows)) + "\n")
+    refused("evaluate", run, words=["t.csv", "trained on", "sha256"])
+    assert len(ok("score", run, tmp_path / "t.csv").stdout.splitlines()) == 91
+
+
 WRONG = [
     (["train"], "DATA"),
     (["train", "nofile.csv"], "nofile.csv"),

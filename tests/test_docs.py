@@ -6,10 +6,8 @@ import ast
 import contextlib
 import doctest
 import io
-import os
 import re
 import shlex
-import sys
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,7 +84,8 @@ def prose(text: str) -> str:
 def agree(shown: str, got: str, numbers: bool = True) -> bool:
     """Say whether an output is the one shown: `...` stands for anything, blanks do not matter.
 
-    A number with a decimal point may differ by one unit of its last digit shown.
+    A number with a decimal point may differ by a hundredth of it, or by one unit of its last digit shown: training on
+    another machine rounds otherwise. Whole numbers are equal.
     """
     shown, got = " ".join(shown.split()), " ".join(got.split())
     pattern, values, end = "", [], 0
@@ -108,7 +107,7 @@ def _literal(text: str) -> str:
 def _near(shown: str, got: str) -> bool:
     digits = shown.partition("e")[0].partition(".")[2]
     unit = 10.0 ** -len(digits) * (10 ** int(shown.partition("e")[2]) if "e" in shown else 1)
-    return abs(float(shown) - float(got)) <= 1.001 * unit
+    return abs(float(shown) - float(got)) <= max(1.001 * unit, 0.01 * abs(float(shown)))
 
 
 def require(where: str, shown: str, got: str, numbers: bool = True) -> None:
@@ -152,7 +151,9 @@ def _run(statement: ast.stmt, page: str, namespace: dict[str, Any]) -> Any:
 def _comments(source: str) -> dict[int, str]:
     """The line numbers and texts of the comments that show an output."""
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    found = {token.start[0]: re.fullmatch(r"# -> ?(.*)", token.string) for token in tokens if token.type == tokenize.COMMENT}
+    found = {
+        token.start[0]: re.fullmatch(r"# -> ?(.*)", token.string) for token in tokens if token.type == tokenize.COMMENT
+    }
     return {line: match[1] for line, match in found.items() if match}
 
 
@@ -263,3 +264,90 @@ def headings(page: Path) -> list[str]:
     """Return the anchors of a page's headings."""
     titles = re.findall(r"^#+ (.+)$", prose(page.read_text(encoding="utf-8")), re.MULTILINE)
     return [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
+
+
+def cells(page: str) -> dict[str, list[str]]:
+    """Return the rows of all tables of a page by their first cell, without its backquotes."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines() if line.startswith("| `")]
+    return {row[0].strip().strip("`"): [cell.strip().replace("\\|", "|") for cell in row[1:]] for row in rows}
+
+
+def test_every_check_is_explained():
+    listed = cells("checking.md")
+    for name, function in CHECKS.items():
+        assert listed[name] == [" ".join((function.__doc__ or "").split())]
+
+
+def test_every_named_set_has_its_source():
+    listed = cells("data.md")
+    for name, entry in NAMED.items():
+        text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+        assert name in listed
+        assert f"| `{name}` | {entry.summary} | `{entry.source}` |" in text
+        for file in entry.files:
+            assert Path(file).name.replace(name, "NAME").replace("{split}", "")[:4] in text.replace("FILE", "NAME")
+
+
+def test_every_setting_of_training_is_listed_with_its_default():
+    listed = cells("training.md")
+    for name, field in TrainConfig.model_fields.items():
+        assert listed[name][0] == str(field.default)
+
+
+def test_every_model_is_in_the_readme():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in text for name in MODELS)
+
+
+def test_the_map_leads_to_every_page():
+    text = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert {page.name for page in DOCS} - set(re.findall(r"\((\S+?\.md)\)", text)) == {"index.md"}
+
+
+# --- the runner itself ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "shown, got, numbers, same",
+    [
+        ("nats 1.25", "nats  1.254\n", True, True),
+        ("nats 1.25", "nats 1.28", True, False),
+        ("nats 1.25", "nats 1.27", False, True),
+        ("epoch 5 ...", "epoch 5 and 3.5 more", True, True),
+        ("epoch 5", "epoch 6", True, False),
+        ("epoch 5", "epoch 6", False, True),
+        ("a (b)", "a (c)", False, False),
+        ("... 2.0", "1.0 2.05", True, True),
+        ("123.456", "124.1", True, True),
+        ("1e-05 is 1.0e-05", "1e-05 is 3.0e-05", True, False),
+    ],
+)
+def test_outputs_are_compared(shown, got, numbers, same):
+    assert agree(shown, got, numbers) is same
+
+
+def test_a_wrong_output_is_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for text in ("1 + 1  # -> 3", "print(2)\n# -> 3", ">>> 1 + 1\n3\n"):
+        with pytest.raises(pytest.fail.Exception):
+            run_python(Block("python", text, 1), "page", {})
+    with pytest.raises(AssertionError, match="ZeroDivisionError"):
+        run_python(Block("python", "1 / 0", 1), "page", {})
+    with pytest.raises(pytest.fail.Exception):
+        run_console(Block("console", "$ seriatim --version\nseriatim 99", 1), "page", monkeypatch, False)
+    with pytest.raises(AssertionError, match="exit status 2"):
+        run_console(Block("console", "$ seriatim train nonsense.csv", 1), "page", monkeypatch, False)
+
+
+def test_blocks_are_found():
+    text = "# T\n```python\nx = 1\n```\n\n    seriatim models\n\n<!-- not run: why -->\n```sh\nseriatim demo\n```\n"
+    found = list(blocks(text))
+    assert [block.language for block in found] == ["python", "console", "sh"]
+    assert [block.line for block in found] == [3, 6, 10]
+    assert found[2].skipped == "why"
+    assert list(commands(found[1])) == [(6, "seriatim models", "")]
+    assert list(commands(Block("console", "$ seriatim a \\\n    b\nout\n$ ls", 1))) == [
+        (1, "seriatim a b", "out"),
+        (4, "ls", ""),
+    ]

@@ -83,6 +83,24 @@ def test_made_is_a_masked_feed_forward_net(residual):
     torch.testing.assert_close(model().conditionals(x).logits, y)
 
 
+@given(st.permutations(range(4)))
+def test_weights_of_an_order_agnostic_made_belong_to_variables(order):
+    model = randomised(OrderAgnosticMADE((4,), hidden_features=(9,))).double()
+    net, x = model.network, bits(5, 4)
+    owners = torch.arange(4).repeat_interleave(torch.tensor(net.input.out_ends).diff())
+    logits = model(order=Order((4,), order)).conditionals(x).logits
+    for t, variable in enumerate(order):
+        hidden = net.input.bias.expand(5, -1)
+        logit = net.output.bias[variable].expand(5)
+        for s, earlier in enumerate(order[:t]):
+            read = torch.stack([x[:, earlier], torch.ones(5).double()], dim=1)  # the value, and that it is known
+            columns = slice(2 * earlier, 2 * earlier + 2)
+            hidden = hidden + (read @ net.input.weight[:, columns].T) * (owners > s)
+            logit = logit + read @ net.direct.weight[variable, columns]
+        logit = logit + net.direct.bias[variable] + torch.relu(hidden) * (owners <= t) @ net.output.weight[variable]
+        torch.testing.assert_close(logits[:, t], logit)
+
+
 def test_the_hidden_units_of_made_carry_every_dependency():
     """Without the direct connections the hidden path alone reaches every earlier value, in every order."""
     for make in (MADE, OrderAgnosticMADE):

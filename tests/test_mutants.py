@@ -506,6 +506,24 @@ def missing_context_taken_for_zeros(model, monkeypatch):
     monkeypatch.setattr(Autoregressive, "__init__", init)
 
 
+# ---- the native engine
+
+
+def convolution() -> AutoregressiveModel:
+    """A model that lowers to the engine: a dilated convolution over symbols."""
+    return randomised(AutoregressiveModel(CausalConv1d(3, 3, 2, dilation=2), Categorical(3), Order((6,))))
+
+
+@mutant(convolution, "native_engine")
+def taps_lowered_in_the_wrong_order(model, monkeypatch):
+    def lower(layer, tape, x):
+        x = tape.history(x, layer.reach, lambda state: state["past"])
+        weights = layer.taps.weight.split(layer.in_features, dim=1)
+        return tape.linear([(x.lag(0), weights[0]), (x.lag(layer.reach), weights[1])], layer.taps.bias)
+
+    monkeypatch.setattr(CausalConv1d, "lower", lower)
+
+
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_planted_bug_is_caught_by_the_named_checks(name, monkeypatch):
     make, spoil, caught_by = MUTANTS[name]

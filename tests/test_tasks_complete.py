@@ -92,9 +92,7 @@ def test_prefixes_of_the_own_order_are_exact(order, name):
 
 @pytest.mark.parametrize("name", ["bottom", "left", "center", "border"])
 def test_other_patterns_are_refused_with_the_reason(name):
-    with pytest.raises(
-        ValueError, match=r"prefix of the model's order, got place .* region top; an order-agnostic"[:60]
-    ) as error:
+    with pytest.raises(ValueError, match="prefix of the model's order, got place") as error:
         complete(MADE((4, 4), hidden_features=(8,)), bits(1, 4, 4), name)
     assert "e.g. the region top" in str(error.value)
     assert "without place" in str(error.value)

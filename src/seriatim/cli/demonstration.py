@@ -43,7 +43,7 @@ MARKER = "demo.txt"
 _MARK = "Made by `seriatim demo`; the next demo into this folder replaces it.\n"
 # Chosen on the validation rows: the width, the dropout and the learning rate.
 MADE_OPTIONS = {"hidden_features": [512, 512, 512], "residual": True, "dropout": 0.5}
-TRAINING = {"epochs": 60, "learning_rate": 8e-3, "ema_decay": 0.99, "gradient_clip": 5.0}
+TRAINING = {"epochs": 60, "learning_rate": 8e-3, "ema_decay": 0.995, "weight_decay": 0.05, "gradient_clip": 5.0}
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -51,11 +52,27 @@ class Run:
         """The data set that the run was trained on, loaded anew.
 
         Raises:
-            UserError: a model without a run, or data that are not where they were.
+            UserError: a model without a run, or data that are not what they were.
         """
         if self.settings is None:
             raise UserError(f"{self.path}: expected a run, with config.yaml that names its data, got a model alone")
-        return data_module.load(self.settings.data.source, **self.settings.data.load_options)
+        source = self.settings.data.source
+        data = data_module.load(source, **self.settings.data.load_options)
+        digest = self.card.get("data", {}).get("sha256 of train, valid and test", data.digest)
+        if digest != data.digest:
+            raise UserError(
+                f"{source}: expected the rows that {self.path} was trained on (sha256 {digest[:12]}...), got others "
+                f"({data.digest[:12]}...): which were for training is not known; give rows of your own instead"
+            )
+        return data
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes of a conditional model; their numbers where they have none."""
+        listed = self.card.get("data", {}).get("classes")
+        names = json.loads(listed) if isinstance(listed, str) else None
+        encoder = self.model.encoder
+        return names or [str(k) for k in range(encoder.num_features if encoder is not None else 0)]
 
     @property
     def kind(self) -> tuple[str, int | None]:
@@ -224,8 +241,7 @@ def _classes(run: Run, path: Path, raw: list[Any] | None) -> np.ndarray | None:
     """The classes 0..C-1 of labels as they stand in a file, for a model that is conditioned on them."""
     if raw is None or not isinstance(run.model.encoder, Labels):
         return None
-    names = run.data.class_names if run.settings is not None else None
-    known = names or [str(k) for k in range(run.model.encoder.num_features)]
+    known = run.class_names
     index = {name: k for k, name in enumerate(known)}
     for row, label in enumerate(raw):
         if str(label) not in index:
@@ -281,13 +297,11 @@ def contexts(run: Run, given: str | None, rows: Rows | None) -> Tensor | None:
 
 
 def _class(run: Run, value: str, num_classes: int) -> int:
-    names = (run.data.class_names or []) if run.settings is not None else []
-    if value in names:
-        return names.index(value)
+    if value in run.class_names:
+        return run.class_names.index(value)
     if value.isdigit() and int(value) < num_classes:
         return int(value)
-    expected = ", ".join(names) if names else f"a class 0..{num_classes - 1}"
-    raise UserError(f"--context: expected {expected}, got {value!r}")
+    raise UserError(f"--context: expected {', '.join(run.class_names)}, got {value!r}")
 
 
 def _vector(given: str, value: str, size: int) -> Tensor:

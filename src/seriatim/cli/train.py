@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,7 +41,7 @@ def run(
     devices: Annotated[int | None, typer.Option("--devices", help="Processes on each machine.")] = None,
     num_nodes: Annotated[int | None, typer.Option("--num-nodes", help="Machines.")] = None,
     strategy: Annotated[str | None, typer.Option("--strategy", help="How processes work together, e.g. ddp.")] = None,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a model on data and keep it as a run.
 
@@ -69,7 +70,7 @@ def run(
         result = _start(given, config, sets or [], out)
     if result is None:
         return
-    if json:
+    if as_json:
         show_json(result)
         return
     if result["valid_nats"] is not None:
@@ -138,7 +139,7 @@ def fit_run(
             "epochs": 0,
             "seconds": None,
         }
-    result = train(model, data, config.training, folder, resume=resume)
+    result = train(model, data, config.training, folder, resume=resume, card={"data": _classes(model, data)})
     if not is_first_process():
         return None
     return {
@@ -160,6 +161,11 @@ def _keep(model: AutoregressiveModel, data: Dataset, folder: RunFolder, nats: fl
         "data": {"name": data.name, "sha256 of train, valid and test": data.digest, "training rows": len(data.train)},
     }
     save(model, folder.model, card=card, schema=data.schema)
+
+
+def _classes(model: AutoregressiveModel, data: Dataset) -> dict[str, str]:
+    """The names of the classes, as the card of a conditional model keeps them."""
+    return {} if model.encoder is None or not data.class_names else {"classes": json.dumps(data.class_names)}
 
 
 def _fresh(name: str) -> Path:

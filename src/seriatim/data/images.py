@@ -66,6 +66,13 @@ def load_image_folder(
 
     Raises:
         ValueError: no folder, no images, a file that is no whole image, images of two sizes; names the files.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> Image.new("L", (3, 2), 128).save(folder / "grey.png")
+        >>> load_image_folder(folder).images.shape
+        (1, 2, 3)
     """
     path = Path(path)
     if not path.is_dir():
@@ -116,6 +123,15 @@ def image_folder_dataset(
 
     Raises:
         ValueError: as `load_image_folder`.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for k in range(10):
+        ...     Image.new("L", (3, 2), 20 * k).save(folder / f"{k}.png")
+        >>> data = image_folder_dataset(folder)
+        >>> data.event_shape, len(data.train)
+        ((2, 3), 8)
     """
     path = Path(path)
     folders = {"train": path}

@@ -140,6 +140,12 @@ def _is_whole(label: str) -> bool:
 
 
 def sort_labels(labels: Collection[str]) -> list[str]:
+    """Sort labels as numbers where all are numbers, else as text.
+
+    Example:
+        >>> sort_labels(["10", "9"]), sort_labels(["b", "10"])
+        (['9', '10'], ['10', 'b'])
+    """
     try:
         return sorted(labels, key=lambda label: (float(label), label))
     except ValueError:

@@ -39,6 +39,13 @@ def load_array(path: str | Path, key: str | None = None) -> np.ndarray:
 
     Raises:
         ValueError: the file is absent, damaged, pickled or of another kind, or the key is unclear.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> np.save(folder / "x.npy", np.eye(2))
+        >>> load_array(folder / "x.npy").shape
+        (2, 2)
     """
     path = existing_file(path)
     arrays = _read(path)
@@ -66,6 +73,13 @@ def load_archive(path: str | Path) -> dict[str, np.ndarray]:
 
     Raises:
         ValueError: the file is absent, damaged, pickled or of another kind; names the file.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> np.savez(folder / "x.npz", bits=np.packbits(np.eye(9, dtype=np.uint8), axis=1), d=9)
+        >>> load_archive(folder / "x.npz")["bits"].shape
+        (9, 9)
     """
     path = existing_file(path)
     arrays = _read(path)
@@ -104,6 +118,13 @@ def load_parts(path: str | Path, key: str | None = None) -> Parts:
 
     Raises:
         ValueError: the file is absent, damaged, pickled or of another kind, or no key is recognised.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> np.savez(folder / "x.npz", x_train=np.zeros((5, 2)), x_test=np.ones((1, 2)))
+        >>> sorted(load_parts(folder / "x.npz").arrays)
+        ['test', 'train']
     """
     path = existing_file(path)
     if key is not None:

@@ -103,6 +103,13 @@ def read_table(
     Raises:
         ValueError: an unknown ending, a damaged or ragged file, a field that does not fit; names file, line
             and column.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "t.csv").write_text("town,age\\nUlm,31\\nBonn,?\\n")
+        >>> read_table(folder / "t.csv")["age"].tolist()
+        [31.0, nan]
     """
     path = existing_file(path)
     name = path.name.lower()
@@ -178,6 +185,13 @@ def write_csv(path: str | Path, table: Table) -> None:
 
     Raises:
         ValueError: `path` cannot be a file.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_csv(folder / "t.csv", Table({"town": ["Ulm", None], "age": [31, 40]}))
+        >>> (folder / "t.csv").read_text()
+        'town,age\\nUlm,31\\n,40\\n'
     """
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

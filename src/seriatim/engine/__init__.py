@@ -75,7 +75,13 @@ def lower(model: AutoregressiveModel) -> Program:
 
 
 def can_lower(model: AutoregressiveModel) -> bool:
-    """Whether a model's head and layers all have a tape form."""
+    """Whether a model's head and layers all have a tape form.
+
+    Example:
+        >>> from seriatim.models import FVSBN
+        >>> can_lower(FVSBN((3,)))
+        False
+    """
     try:
         lower(model)
     except CannotLower:
@@ -95,6 +101,11 @@ def choose(model: AutoregressiveModel, batch_size: int, engine: Engine = "auto")
 
     Raises:
         ValueError: "native" is asked for where it cannot be.
+
+    Example:
+        >>> from seriatim.models import FVSBN
+        >>> choose(FVSBN((3,)), batch_size=4).reason
+        'TriangularLinear has no lower method'
     """
     if engine not in ("auto", "native", "reference"):
         raise ValueError(f"engine: expected 'auto', 'native' or 'reference', got {engine!r}")
@@ -124,6 +135,15 @@ def start(
         seed: the seed of the noise.
         program: the lowered model.
         prefix: values of the first k positions (B, k): read as one chunk in the parallel form, then handed over.
+
+    Example:
+        >>> from seriatim.layers import CausalConv1d
+        >>> from seriatim.model import AutoregressiveModel
+        >>> from seriatim.order import Order
+        >>> model = AutoregressiveModel(CausalConv1d(3, 3, 2), heads.Categorical(3), Order((5,))).eval()
+        >>> session = start(model().expand((2,)), torch.arange(2), 0, lower(model))
+        >>> session.advance(3).values.shape
+        torch.Size([2, 3])
     """
     model = distribution.model
     with torch.no_grad():

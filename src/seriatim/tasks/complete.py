@@ -126,26 +126,32 @@ def complete(
         raise ValueError(f"num: expected 1..{_MAX_ROWS} completions of as many rows at most, got {num} of {len(rows)}")
     places = mask.reshape(*mask.shape, *[1] * (rows.ndim - 1 - mask.ndim))
     filled = _checked(joint, rows, places)
+    seed = random_seed() if seed is None else seed
+    drawn, totals = _draw(joint, filled, mask, num, seed, batch_size)
+    if joint.model.head.discrete or rows.is_floating_point():
+        drawn = drawn.to(rows.dtype)
+    return Completion(torch.where(places, rows.cpu(), drawn), totals, mask, exactness)
+
+
+def _draw(
+    joint: Autoregressive, rows: Tensor, mask: Tensor, num: int, seed: int, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """Draw completions (num, N, *event_shape) of checked rows (N, *event_shape), and their log p (num, N)."""
     index = torch.arange(len(rows)).repeat_interleave(num)
     addresses = (index << 16) + torch.arange(num).repeat(len(rows))
-    seed = random_seed() if seed is None else seed
-    tree = isinstance(joint.model, BayesNet) and not _is_prefix(joint.order, mask)
-    draw = _complete_tree if tree else _complete_prefix
+    is_tree_sweep = isinstance(joint.model, BayesNet) and not _is_prefix(joint.order, mask)
+    draw = _complete_tree if is_tree_sweep else _complete_prefix
     values, log_prob = [], []
     with torch.no_grad(), in_eval_mode(joint):
         for part in torch.arange(len(index)).split(batch_size):
             own = index[part]
-            drawn, terms = draw(take(joint, own), filled[own], mask, addresses[part], seed)
+            drawn, terms = draw(take(joint, own), rows[own], mask, addresses[part], seed)
             values.append(drawn.cpu())
             log_prob.append(terms.cpu())
-    samples = torch.cat(values) if values else filled[:0]
-    if joint.model.head.discrete or rows.is_floating_point():
-        samples = samples.to(rows.dtype)
-    samples = torch.where(places, rows[index].cpu(), samples)
-    totals = torch.cat(log_prob) if log_prob else torch.zeros(0)
-    return Completion(
-        samples.unflatten(0, (len(rows), num)).transpose(0, 1), totals.unflatten(0, (len(rows), num)).T, mask, exactness
-    )
+    if not values:
+        return rows.expand(num, *rows.shape).cpu(), torch.zeros(num, 0)
+    shape = (len(rows), num)
+    return torch.cat(values).unflatten(0, shape).transpose(0, 1), torch.cat(log_prob).unflatten(0, shape).T
 
 
 def log_prob_given(

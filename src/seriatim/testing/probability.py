@@ -141,10 +141,24 @@ def _uniforms_behind(conditionals: Any, values: Tensor) -> Tensor:
         return _uniforms_behind(conditionals.conditionals(values), inside)
     if hasattr(conditionals, "randomized_cdf"):
         return conditionals.randomized_cdf(values)
+    support = conditionals.support
+    if support is constraints.boolean or hasattr(support, "upper_bound"):
+        return _randomized_cdf(conditionals, values)
     try:
         return conditionals.cdf(values)
     except NotImplementedError as error:
         raise NotApplicable("the space is too large for a chi-square and the head has no cdf") from error
+
+
+def _randomized_cdf(conditionals: Any, values: Tensor) -> Tensor:
+    """Return F(x) of discrete values, drawn uniformly over its jump at x."""
+    support = conditionals.support
+    first, last = (0, 1) if support is constraints.boolean else (support.lower_bound, support.upper_bound)
+    below, mass = torch.zeros(values.shape, dtype=torch.float64), conditionals.log_prob(values).exp()
+    for value in range(first, last):
+        smaller = conditionals.log_prob(torch.full_like(values, value)).exp()
+        below += torch.where(values > value, smaller, 0.0)
+    return below + mass * torch.rand(values.shape, dtype=torch.float64)
 
 
 @torch.no_grad()
