@@ -1,4 +1,4 @@
-"""One position with a context is p(y | x): logistic regression and an MLP classifier. `python examples/classifier.py`."""
+"""One position with a context is p(y | x): logistic regression and an MLP. `python examples/classifier.py`."""
 
 from __future__ import annotations
 

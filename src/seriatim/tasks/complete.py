@@ -175,7 +175,7 @@ def log_prob_given(
         codes = joint.order.to_positions(rows.long())
         beliefs = Beliefs(joint.model, codes, joint.order.to_positions(mask[None])[0])
         return map_rows(joint, rows, lambda p, part: p.log_prob(part), batch_size) - beliefs.log_evidence
-    return map_rows(joint, rows, lambda p, part: (p.log_prob_terms(part) * mask).flatten(1).sum(1), batch_size)
+    return map_rows(joint, rows, lambda p, part: (p.log_prob_terms(part) * ~mask).flatten(1).sum(1), batch_size)
 
 
 def _exact(joint: Joint, observed: Any) -> tuple[Autoregressive, Exactness, Tensor]:
