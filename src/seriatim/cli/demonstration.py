@@ -79,6 +79,20 @@ def replacing_folder(out: Path) -> Iterator[None]:
         shutil.rmtree(before)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: matrices this small gain nothing from more, and lose much on a busy machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@one_thread()
 def demonstrate(out: Path, *, epochs: int | None = None, check: bool = True, seed: int = 0) -> dict[str, Any]:
     """Do the whole job in a folder, and return its numbers."""
     started = time.monotonic()

@@ -253,7 +253,7 @@ def _complete_tree(joint: Joint, rows: Tensor, mask: Tensor, addresses: Tensor, 
         raise ValueError("x: expected observed values of positive probability, got a row that the tables exclude")
     u = uniforms(seed, addresses, torch.arange(joint.order.length), 1)[..., 0]
     drawn = joint.order.to_data(beliefs.sample(u))
-    return drawn, joint.log_prob(drawn).double() - beliefs.log_evidence
+    return drawn, joint.log_prob(drawn).double().cpu() - beliefs.log_evidence
 
 
 def num_missing(observed: Tensor) -> int:

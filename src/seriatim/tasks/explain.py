@@ -99,4 +99,4 @@ def explain(model: AutoregressiveModel | Joint, x: Any, context: Any = None, *, 
         )
     else:
         log_prob, note = terms.reshape(len(terms), -1).sum(1), "the bits of a row sum to −log₂ p(x)"
-    return Explanation(-terms, log_prob, note)
+    return Explanation(-terms / math.log(2), log_prob, note)
