@@ -279,14 +279,15 @@ def test_every_check_is_explained():
         assert listed[name] == [" ".join((function.__doc__ or "").split())]
 
 
-def test_every_named_set_has_its_source():
-    listed = cells("data.md")
+def test_every_named_set_has_its_source_and_its_files():
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     for name, entry in NAMED.items():
-        text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
-        assert name in listed
         assert f"| `{name}` | {entry.summary} | `{entry.source}` |" in text
         for file in entry.files:
-            assert Path(file).name.replace(name, "NAME").replace("{split}", "")[:4] in text.replace("FILE", "NAME")
+            splits = "ts,valid,test" if file.endswith(".gz") else "train,valid,test"
+            shown = file.replace("{split}", f"{{{splits}}}")
+            binary = len(entry.event_shape) == 1
+            assert f"`{shown.replace(name, 'NAME') if binary else shown.removeprefix('images/')}`" in text
 
 
 def test_every_setting_of_training_is_listed_with_its_default():

@@ -30,6 +30,7 @@ from seriatim.heads import (
 from seriatim.layers import GRU, LSTM, RNN, CausalConv1d, CrossAttention, MaskedConv2d, SelfAttention
 from seriatim.model import AutoregressiveModel
 from seriatim.models import FVSBN, MADE, NADE, BayesNet, FullTable, NeuralConditionals, OrderAgnosticMADE
+from seriatim.models.bayesnet import Symbols
 from seriatim.nested import Nested
 from seriatim.order import Order, RandomOrder, Scan
 
@@ -188,6 +189,7 @@ ZOO: dict[str, Callable[[], Made]] = {
     "fvsbn_labels_permuted": _entry(
         lambda: FVSBN((4,), Categorical(3), encoder=Labels(3), order=Order((4,), [2, 0, 3, 1]))
     ),
+    "fvsbn_symbols": _entry(lambda: FVSBN((3,), Symbols([2, 4, 3]), order=Order((3,), [2, 0, 1]))),
     "fvsbn_one_position": _entry(lambda: FVSBN((1,), Categorical(3), encoder=Vector(3))),
     "neural_conditionals": _entry(
         lambda: NeuralConditionals(

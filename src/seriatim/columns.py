@@ -48,7 +48,6 @@ class Columns(Head):
     """
 
     num_uniforms = 3
-    discrete = False
     value_dtype = torch.float64
     mean: Tensor
     std: Tensor
@@ -65,6 +64,7 @@ class Columns(Head):
         for index, column in enumerate(columns):
             _check(index, column)
         self.columns = [dict(column) for column in columns]
+        self.discrete = all(column["kind"] != "continuous" for column in columns)
         self.num_components = num_components if any(c["kind"] != "categorical" for c in columns) else 0
         # Symbols of a column, in order: its categories and "unseen", or its atoms; then missing; then "a number".
         lists = [[*_symbols(column), math.nan] for column in self.columns]

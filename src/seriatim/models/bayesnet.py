@@ -49,6 +49,10 @@ class Symbols(Head):
         return values.to(torch.get_default_dtype())[..., None]
 
     def forward(self, params: Tensor, variables: Tensor | None = None) -> d.Categorical:
+        if variables is not None:  # a network that knows nothing of arities gives all places equally many logits
+            arity = self._limits.flatten()[variables.cpu()].to(params.device)
+            beyond = torch.arange(self.num_params, device=params.device) >= arity[:, None]
+            params = params.masked_fill(beyond, -torch.inf)
         return d.Categorical(logits=params, validate_args=False)
 
     @property
