@@ -136,3 +136,13 @@ def test_names_of_configurable_classes_are_unique():
             left.append(cls)
             if cls.__module__.startswith("seriatim."):
                 assert seen.setdefault(cls.__name__, cls) is cls
+
+
+def test_a_class_of_the_same_name_elsewhere_does_not_take_its_place():
+    from seriatim import heads
+
+    own = type("Bernoulli", (heads.Bernoulli,), {"__module__": "elsewhere"})
+    assert type(from_config(heads.Bernoulli().config)) is heads.Bernoulli
+    assert own().config["class"] == "elsewhere.Bernoulli"
+    assert type(from_config(own().config)) is own
+    del heads.Bernoulli.classes["elsewhere.Bernoulli"]

@@ -26,10 +26,15 @@ class Configurable:
 
     classes: ClassVar[dict[str, type[Configurable]]] = {}
     _arguments: dict[str, Any]
+    _config_name: ClassVar[str]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        Configurable.classes[cls.__name__] = cls
+        known = Configurable.classes.get(cls.__name__)
+        # A class of the same name elsewhere must not take the place of one that stored models name.
+        taken = known is not None and known.__module__ != cls.__module__
+        cls._config_name = f"{cls.__module__}.{cls.__name__}" if taken else cls.__name__
+        Configurable.classes[cls._config_name] = cls
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
@@ -46,7 +51,7 @@ class Configurable:
     @property
     def config(self) -> dict[str, Any]:
         """The class and constructor arguments as plain JSON values."""
-        return {"class": type(self).__name__, "arguments": {k: _plain(v) for k, v in self._arguments.items()}}
+        return {"class": self._config_name, "arguments": {k: _plain(v) for k, v in self._arguments.items()}}
 
 
 def _plain(value: Any) -> Any:

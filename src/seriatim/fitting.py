@@ -281,7 +281,8 @@ def counted(
     if issubclass(kind, FullTable):
         refuse_unknown(f"options of {name}", options, ["names", "pseudo_count"])
         counts = {"pseudo_count": options["pseudo_count"]} if "pseudo_count" in options else {}
-        return FullTable(x.shape[1:], arities, names=options.get("names")).fit_counts(codes, **counts)
+        known_names = rows.schema.names if rows.schema is not None else None
+        return FullTable(x.shape[1:], arities, names=options.get("names", known_names)).fit_counts(codes, **counts)
     known = [option for option in inspect.signature(BayesNet.learn).parameters if option not in ("data", "arities")]
     refuse_unknown(f"options of {name}", options, known)
     names = {"names": rows.schema.names} if rows.schema is not None else {}
@@ -304,7 +305,7 @@ def preset(rows: Rows, seed: int, device: str, changes: Mapping[str, Any]) -> Tr
         "epochs": epochs,
         "learning_rate": 2e-3,
         "ema_decay": 0.99,
-        "patience": None if rows.valid is None else max(5, epochs // 10),
+        "patience": None if rows.valid is None else max(5, int(changes.get("epochs", epochs)) // 10),
         "seed": seed,
         "device": device,
     }

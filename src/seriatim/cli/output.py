@@ -27,7 +27,7 @@ def show(text: str) -> None:
 
 def show_json(result: Any) -> None:
     """Print a result as JSON on stdout; numbers that JSON lacks become null."""
-    show(json.dumps(_plain(result), indent=1, ensure_ascii=False))
+    show(json.dumps(_plain(result), indent=1))  # ASCII: stdout may not be UTF-8
 
 
 def _plain(value: Any) -> Any:

@@ -190,7 +190,8 @@ def _mnist(entry: NamedSet, path: Path | None, seed: int) -> Dataset:
 
 def _binary(entry: NamedSet, path: Path | None, seed: int, *, labelled: bool = False) -> Dataset:
     parts = _parts(entry, _given(path))
-    notes = [BINARY_NOTES[entry.name]] if entry.name in BINARY_NOTES else []
+    complete = {"train", "valid", "test"} <= set(parts)  # the published rows: nothing to note
+    notes = [BINARY_NOTES[entry.name]] if entry.name in BINARY_NOTES and not complete else []
     test = parts.get("test", parts.get("test_rebuilt"))
     valid = parts.get("valid")
     train = parts.get("train")
