@@ -533,3 +533,9 @@ def test_the_start_symbol_is_zero_for_every_head():
     model = AutoregressiveModel(FVSBN((3,)).network, Bernoulli(), Order((3,)))
     x = torch.tensor([[1.0, 0, 1]])
     assert model.shifted(x, model.order).flatten().tolist() == [0, 1, 0]
+
+
+def test_an_ensemble_given_one_label_samples_one_row():
+    model = OrderAgnosticMADE((3,), hidden_features=(4,), encoder=Labels(2))
+    assert model.ensemble(2, torch.tensor(1)).sample((), seed=0).shape == (3,)
+    assert model(torch.tensor(1)).rows(torch.tensor([0])).batch_shape == (1,)

@@ -128,7 +128,7 @@ class Autoregressive(td.Distribution):
         if self.context is None:
             return Autoregressive(self.model, None, self.order).expand((len(index),))
         event = self.context.shape[len(self._context_shape) :]
-        contexts = self.context.expand(*self._rows_shape, *event).reshape(-1, *event)
+        contexts = self.context.expand((*self._rows_shape, *event)).reshape(-1, *event)
         return Autoregressive(self.model, contexts[index], self.order)
 
     def initial_state(self, lead: torch.Size | None = None) -> State:
