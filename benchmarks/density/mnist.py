@@ -23,7 +23,9 @@ TITLE = "Fixed binarised MNIST"
 RESULTS = "density-mnist"
 ABOUT = (
     "Larochelle's fixed binarisation, 50,000 / 10,000 / 10,000 rows; test -log p in nats of the weights of the best "
-    "validation epoch, the whole test split scored once. An ensemble over orders averages joint probabilities."
+    "validation epoch, the whole test split scored once. An ensemble over orders averages joint probabilities. "
+    "FVSBN was trained twice: a first setting (weight decay 0.01, 40 epochs, no averaging of weights) gave 98.96 on "
+    "validation and 97.92 on test; the one kept is better on validation."
 )
 D = 784
 
@@ -63,7 +65,7 @@ ENTRIES = {
 @torch.no_grad()
 def scores(model: AutoregressiveModel, x: np.ndarray, num_orders: int | None = None) -> np.ndarray:
     """Return -log p of every row in nats, (N,)."""
-    joint = model() if num_orders is None else model.ensemble(num_orders)  # type: ignore[operator]
+    joint = model() if num_orders is None else model.ensemble(num_orders)
     return np.concatenate([-joint.log_prob(part).numpy() for part in torch.from_numpy(x).split(500)])
 
 
