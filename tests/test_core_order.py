@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from seriatim.order import Order, RandomOrder, Scan
+from seriatim.order import Order, RandomOrder, Scan, scans
 
 SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=3)
 
@@ -77,12 +77,27 @@ def test_the_eight_scans_are_flips_and_transposes():
         scan = Scan((2, 3), flip_rows=rows, flip_columns=columns, transpose=transpose)
         expected = image.flip([axis for axis, flip in enumerate((rows, columns)) if flip])
         expected = expected.T if transpose else expected
-        assert scan.scanned_shape == tuple(expected.shape)
+        assert scan.raster[:2] == tuple(expected.shape)
         assert torch.equal(scan.to_positions(image[None])[0], expected.flatten())
         seen.add(tuple(scan.permutation.tolist()))
     assert len(seen) == 8
 
 
-def test_a_scan_needs_two_axes():
-    with pytest.raises(ValueError, match=r"shape: expected \(height, width\), got \(2, 3, 4\)"):
-        Scan((2, 3, 4))
+def test_channels_keep_their_order_within_a_scanned_pixel():
+    scan = Scan((2, 3, 2), flip_columns=True, transpose=True)
+    assert scan.raster == (3, 2, 2)
+    assert scan.permutation.tolist() == [4, 5, 10, 11, 2, 3, 8, 9, 0, 1, 6, 7]
+    assert [scan.raster[:2] for scan in scans((2, 3), 5)] == [(2, 3)] * 4 + [(3, 2)]
+    assert len({tuple(scan.permutation.tolist()) for scan in scans((2, 3))}) == 8
+
+
+def test_only_raster_scans_have_a_raster():
+    assert Order((4, 5, 3)).raster == (4, 5, 3)
+    for order in (Order((6,)), Order((2, 2), [3, 2, 1, 0]), Order((2, 2, 2, 2))):
+        with pytest.raises(ValueError, match="order: expected a raster scan"):
+            _ = order.raster
+
+
+def test_a_scan_needs_an_image():
+    with pytest.raises(ValueError, match=r"shape: expected \(height, width\) or .*, got \(6,\)"):
+        Scan((6,))

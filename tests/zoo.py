@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from seriatim.causal import Causal, CausalSequential, Recompute, Residual, State
 from seriatim.columns import Columns
-from seriatim.context import Encoder, Labels, Vector
+from seriatim.context import Encoder, Labels, SpatialMap, Vector
 from seriatim.heads import (
     Bernoulli,
     Categorical,
@@ -29,7 +29,16 @@ from seriatim.heads import (
 )
 from seriatim.layers import GRU, LSTM, RNN, CausalConv1d, CrossAttention, MaskedConv2d, SelfAttention
 from seriatim.model import AutoregressiveModel
-from seriatim.models import FVSBN, MADE, NADE, BayesNet, FullTable, NeuralConditionals, OrderAgnosticMADE
+from seriatim.models import (
+    FVSBN,
+    MADE,
+    NADE,
+    BayesNet,
+    FullTable,
+    GatedPixelCNN,
+    NeuralConditionals,
+    OrderAgnosticMADE,
+)
 from seriatim.models.bayesnet import Symbols
 from seriatim.nested import Nested
 from seriatim.order import Order, RandomOrder, Scan
@@ -117,7 +126,7 @@ def _dilated(num_features: int, num_params: int, order: Order, context: int) -> 
 
 
 def _masked_images(num_features: int, num_params: int, order: Order, context: int) -> Causal:
-    shape = order.scanned_shape if isinstance(order, Scan) else order.shape
+    shape = order.raster[:2]
     return CausalSequential(
         MaskedConv2d("A", num_features, 6, shape=shape, kernel_size=3),
         nn.Tanh(),
@@ -230,6 +239,34 @@ ZOO: dict[str, Callable[[], Made]] = {
     "fvsbn_columns_of_categories": _entry(lambda: FVSBN((3,), Columns(CATEGORIES), encoder=Labels(2))),
     "order_agnostic_made_columns": _entry(
         lambda: OrderAgnosticMADE((3,), Columns(COLUMNS, 2), hidden_features=(6,), order=Order((3,), [1, 2, 0]))
+    ),
+    # Images: wider and narrower than the kernels, channels as positions and nested, scans, labels, vectors, maps.
+    "gated_pixelcnn": _entry(
+        lambda: GatedPixelCNN((3, 4), hidden_features=4, num_layers=2, first_kernel_size=3, dropout=0.2)
+    ),
+    "gated_pixelcnn_subpixel_labels": _entry(
+        lambda: GatedPixelCNN(
+            (2, 2, 2), Categorical(2), hidden_features=4, num_layers=1, first_kernel_size=3, encoder=Labels(3)
+        )
+    ),
+    "gated_pixelcnn_map_scan": _entry(
+        lambda: GatedPixelCNN(
+            (3, 2),
+            hidden_features=4,
+            num_layers=1,
+            first_kernel_size=3,
+            encoder=SpatialMap((3, 2), 2),
+            order=Scan((3, 2), flip_rows=True, transpose=True),
+        )
+    ),
+    "gated_pixelcnn_nested_vector": _entry(
+        lambda: GatedPixelCNN(
+            (2, 3),
+            Nested(MADE((2,), Categorical(2), hidden_features=(4,), encoder=Vector(4))),
+            hidden_features=4,
+            num_layers=1,
+            encoder=Vector(2),
+        )
     ),
     # The layers, one family each.
     "rnn_labels": _entry(lambda: Assembled("rnn", Categorical(3), Order((4,)), Labels(2))),

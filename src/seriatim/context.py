@@ -5,6 +5,7 @@ log p(x | c) = sum_t log p(x_t | x_<t, encoder(c))
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -89,6 +90,37 @@ class Vector(Encoder):
     def check(self, context: Tensor) -> None:
         if context.ndim < 1 or context.shape[-1] != self.num_features:
             raise ValueError(f"context: expected vectors of size {self.num_features}, got {tuple(context.shape)}")
+        if not torch.isfinite(context).all():
+            raise ValueError("context: expected finite numbers, got NaN or infinity")
+
+    def forward(self, context: Tensor) -> Tensor:
+        return context
+
+
+class SpatialMap(Encoder):
+    """A map over the image, S numbers at every pixel, taken as it is: a segmentation, a coarse image, an edge map.
+
+    Args:
+        shape: (H, W) of the image.
+        num_features: S.
+
+    Example:
+        >>> SpatialMap((4, 5), 2)(torch.zeros(3, 4, 5, 2)).shape
+        torch.Size([3, 4, 5, 2])
+    """
+
+    event_dim = 3
+
+    def __init__(self, shape: Sequence[int], num_features: int) -> None:
+        super().__init__()
+        if num_features < 1:
+            raise ValueError(f"num_features: expected 1 or more, got {num_features}")
+        self.shape, self.num_features = tuple(shape), num_features
+
+    def check(self, context: Tensor) -> None:
+        wanted = (*self.shape, self.num_features)
+        if tuple(context.shape[-3:]) != wanted:
+            raise ValueError(f"context: expected maps of shape {wanted}, got {tuple(context.shape)}")
         if not torch.isfinite(context).all():
             raise ValueError("context: expected finite numbers, got NaN or infinity")
 

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from seriatim.config import Configurable
+
+
+class Raster(NamedTuple):
+    """An image as a raster-bound network sees it: rows, columns, and the positions (channels) of one pixel."""
+
+    height: int
+    width: int
+    channels: int
 
 
 class Order(Configurable):
@@ -45,6 +54,16 @@ class Order(Configurable):
         self.inverse = torch.argsort(self.permutation)
         self.is_natural = torch.equal(self.permutation, natural)
 
+    @property
+    def raster(self) -> Raster:
+        """The image in scan order; refused where the order is no raster scan of (H, W) or (H, W, C)."""
+        if not self.is_natural or len(self.shape) not in (2, 3):
+            raise ValueError(
+                "order: expected a raster scan of (H, W) or (H, W, C), or one of its flips and transposes (`Scan`), "
+                f"got {self}"
+            )
+        return Raster(self.shape[0], self.shape[1], 1 if len(self.shape) == 2 else self.shape[2])
+
     def to_positions(self, data: Tensor) -> Tensor:
         """Map data (B, *shape, ...) to a sequence (B, T, ...)."""
         flat = data.flatten(1, len(self.shape)) if len(self.shape) > 1 else data
@@ -78,7 +97,7 @@ class Scan(Order):
         place of position t = (h, w) after flips; columns before rows if transposed
 
     Args:
-        shape: (H, W).
+        shape: (H, W), or (H, W, C) where every channel is a position: channels keep their order.
         flip_rows: read from the bottom row up.
         flip_columns: read each row from right to left.
         transpose: read column by column; the network then sees an image of W x H.
@@ -98,14 +117,32 @@ class Scan(Order):
         flip_columns: bool = False,
         transpose: bool = False,
     ) -> None:
-        if len(shape) != 2:
-            raise ValueError(f"shape: expected (height, width), got {tuple(shape)}")
+        if len(shape) not in (2, 3):
+            raise ValueError(f"shape: expected (height, width) or (height, width, channels), got {tuple(shape)}")
         places = torch.arange(math.prod(shape)).reshape(tuple(shape))
         flipped = [axis for axis, flip in enumerate((flip_rows, flip_columns)) if flip]
         places = places.flip(flipped) if flipped else places
-        places = places.T if transpose else places
-        self.scanned_shape = tuple(places.shape)
+        places = places.transpose(0, 1) if transpose else places
+        self._raster = Raster(places.shape[0], places.shape[1], 1 if places.ndim == 2 else places.shape[2])
         super().__init__(shape, places.reshape(-1))
+
+    @property
+    def raster(self) -> Raster:
+        """The image in scan order."""
+        return self._raster
+
+
+def scans(shape: Sequence[int], count: int = 8) -> list[Scan]:
+    """Return the first of the eight scans of an image: raster order, its flips, then their transposes.
+
+    Example:
+        >>> [scan.raster.height for scan in scans((2, 3))]
+        [2, 2, 2, 2, 3, 3, 3, 3]
+    """
+    if not 1 <= count <= 8:
+        raise ValueError(f"count: expected 1 to 8 scans, got {count}")
+    flips = [(t, r, c) for t in (False, True) for r in (False, True) for c in (False, True)]
+    return [Scan(shape, flip_rows=r, flip_columns=c, transpose=t) for t, r, c in flips[:count]]
 
 
 def _short(values: Tensor) -> str:

@@ -1,8 +1,9 @@
 """Layers: `Causal` modules from which networks are built, each obeying the law of chunks."""
 
 from seriatim.layers.attention import CrossAttention, SelfAttention
-from seriatim.layers.convolution import CausalConv1d, MaskedConv2d
+from seriatim.layers.convolution import CausalConv1d
 from seriatim.layers.linear import MaskedLinear
+from seriatim.layers.raster import MaskedConv2d, RowConv2d
 from seriatim.layers.recurrent import GRU, LSTM, RNN
 from seriatim.layers.table import ConditionalTable
 
@@ -15,5 +16,6 @@ __all__ = [
     "CrossAttention",
     "MaskedConv2d",
     "MaskedLinear",
+    "RowConv2d",
     "SelfAttention",
 ]

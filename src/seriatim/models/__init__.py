@@ -6,6 +6,7 @@
 from seriatim.model import AutoregressiveModel
 from seriatim.models.bayesnet import BayesNet, FullTable
 from seriatim.models.fvsbn import FVSBN
+from seriatim.models.gated_pixelcnn import GatedPixelCNN
 from seriatim.models.made import MADE, OrderAgnosticMADE
 from seriatim.models.nade import NADE
 from seriatim.models.neural_conditionals import NeuralConditionals
@@ -18,6 +19,7 @@ MODELS: dict[str, type[AutoregressiveModel]] = {
     "nade": NADE,
     "made": MADE,
     "order_agnostic_made": OrderAgnosticMADE,
+    "gated_pixelcnn": GatedPixelCNN,
 }
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "NADE",
     "BayesNet",
     "FullTable",
+    "GatedPixelCNN",
     "NeuralConditionals",
     "OrderAgnosticMADE",
 ]

@@ -1,0 +1,33 @@
+"""Image benchmarks: `python -m benchmarks.images TABLE [--data DIR] [--device cpu|cuda] [--only NAME ...]`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+from benchmarks.common import data_folder
+
+TABLES = {
+    "mnist": "fixed binarised MNIST: all image models, on the CPU or a GPU",
+}
+
+
+def main() -> None:
+    """Run one table, or print it from what is stored."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.images", description=__doc__)
+    parser.add_argument("table", choices=TABLES, help="; ".join(f"{k}: {v}" for k, v in TABLES.items()))
+    parser.add_argument("--data", help="the folder of the data sets; SERIATIM_DATA if not given")
+    parser.add_argument("--only", nargs="*", default=[], help="some rows of the table")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: the rows for a GPU")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    parser.add_argument("--render", action="store_true", help="print the stored table, measure nothing")
+    arguments = parser.parse_args()
+    module = importlib.import_module(f"benchmarks.images.{arguments.table.replace('-', '_')}")
+    if arguments.render:
+        print(module.render())
+        return
+    module.run(data_folder(arguments.data), arguments.only, arguments.device, arguments.threads)
+
+
+if __name__ == "__main__":
+    main()
