@@ -87,6 +87,14 @@ def test_expand_keeps_the_validation():
         assert p.expand((2,))._validate_args is on
 
 
+def test_rows_keep_the_validation():
+    chosen = torch.tensor([0, 0, 0])
+    for p in (Autoregressive(FVSBN((3,)), validate_args=False), Autoregressive(conditional_model(), contexts())):
+        p._validate_args = False
+        assert p.rows(chosen).batch_shape == (3,)
+        assert p.rows(chosen)._validate_args is False
+
+
 def test_what_cannot_broadcast_is_refused():
     p = conditional_model()(contexts(2, 3))
     with pytest.raises(ValueError, match=r"value: expected a batch shape that broadcasts with \(2, 3\), got \(4,\)"):
@@ -424,6 +432,13 @@ def test_samples_of_an_ensemble_are_addressed():
     torch.manual_seed(1)
     assert torch.equal(ensemble.sample((5,)), first)
     assert bool(ensemble.support.check(x).all())
+
+
+def test_an_ensemble_is_sampled_by_the_engine_asked_for():
+    ensemble = agnostic().ensemble(num_orders=2)
+    assert torch.equal(ensemble.sample((5,), seed=0, engine="reference"), ensemble.sample((5,), seed=0))
+    with pytest.raises(ValueError, match="sampled natively"):
+        ensemble.sample((5,), seed=0, engine="native")
 
 
 def test_an_ensemble_needs_members():

@@ -198,6 +198,15 @@ def test_samples_do_not_depend_on_batches(ensemble):
     assert not torch.equal(whole, generate(source, 13, seed=4))
 
 
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_generate_samples_by_the_engine_asked_for(ensemble):
+    model = roughened(OrderAgnosticMADE((5,), hidden_features=(8,)))
+    source = model.ensemble(3) if ensemble else model
+    torch.testing.assert_close(generate(source, 5, seed=3, engine="reference"), generate(source, 5, seed=3))
+    with pytest.raises(ValueError, match="sampled natively"):
+        generate(source, 5, seed=3, engine="native")
+
+
 def test_generate_gives_each_sample_its_context():
     model = roughened(FVSBN((4,), encoder=Labels(2)), scale=3.0)
     context = torch.tensor([0, 1] * 5)

@@ -126,10 +126,10 @@ class Autoregressive(td.Distribution):
     def rows(self, index: Tensor) -> Autoregressive:
         """Return the distribution of some rows (B,) of the flattened batch."""
         if self.context is None:
-            return Autoregressive(self.model, None, self.order).expand((len(index),))
+            return Autoregressive(self.model, None, self.order, self._validate_args).expand((len(index),))
         event = self.context.shape[len(self._context_shape) :]
         contexts = self.context.expand((*self._rows_shape, *event)).reshape(-1, *event)
-        return Autoregressive(self.model, contexts[index], self.order)
+        return Autoregressive(self.model, contexts[index], self.order, self._validate_args)
 
     def initial_state(self, lead: torch.Size | None = None) -> State:
         """Return the network's state before the first position, one row for each element of the batch shape."""
@@ -143,6 +143,8 @@ class Autoregressive(td.Distribution):
         if model.encoder is not None and self.context is not None:
             contexts = self.context.reshape(math.prod(own), *self.context.shape[len(own) :])
             encoded = tree_map(model.cast, model.encoder(model.cast(contexts)))
+            if model.encoder.is_map:
+                encoded = self.order.to_pixels(encoded)
             if own != lead:  # each context is encoded once, what came out is repeated
                 encoded = tree_map(
                     lambda t: t.unflatten(0, own or (1,)).expand(*lead, *t.shape[1:]).reshape(-1, *t.shape[1:]),
@@ -358,8 +360,8 @@ class OrderEnsemble(td.Distribution):
         """Return the mean over members of their terms: an explanation, whose sum is at most log p(x)."""
         return torch.stack([member.log_prob_terms(value) for member in self.members]).mean(0)
 
-    def sample(self, sample_shape: Any = (), *, seed: int | None = None) -> Tensor:
-        """Pick an order for each row, then sample from it."""
+    def sample(self, sample_shape: Any = (), *, seed: int | None = None, engine: Engine = "auto") -> Tensor:
+        """Pick an order for each row, then sample from it; `engine` as for `Autoregressive.sample`."""
         lead = torch.Size(sample_shape) + self.batch_shape
         seed = random_seed() if seed is None else seed
         first = self.members[0]
@@ -370,7 +372,7 @@ class OrderEnsemble(td.Distribution):
         parts, places = [], []
         for k, member in enumerate(self.members):
             mine = rows[picked == k]
-            parts.append(member.expand(lead).rows(mine).sample_rows(mine, seed))
+            parts.append(member.expand(lead).rows(mine).sample_rows(mine, seed, engine))
             places.append(mine)
         samples = torch.cat(parts)[torch.cat(places).argsort()]
         return samples.reshape(*lead, *self.event_shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from seriatim.autoregressive import Autoregressive, OrderEnsemble
 from seriatim.model import AutoregressiveModel
 from seriatim.noise import random_seed, uniforms
 from seriatim.tasks.rows import Joint, as_joint, in_eval_mode, take
+
+if TYPE_CHECKING:
+    from seriatim.engine import Engine
 
 Progress = Callable[[int, int], None]
 """Called with the number of samples done and the number wanted."""
@@ -26,6 +29,7 @@ def generate(
     seed: int | None = None,
     first_row: int = 0,
     batch_size: int = 256,
+    engine: Engine = "auto",
     progress: Progress | None = None,
 ) -> Tensor:
     """Draw samples in batches; sample r depends on (seed, r) and its context only, not on the batches.
@@ -39,13 +43,14 @@ def generate(
         seed: drawn from torch's generator if None.
         first_row: the number of the first sample, to go on where an earlier call ended.
         batch_size: samples at a time.
+        engine: "auto", "native" or "reference", as for `Autoregressive.sample`: the samples are the same.
         progress: called after each batch with (samples done, num).
 
     Returns:
         (num, *event_shape).
 
     Raises:
-        ValueError: a negative number, or contexts that are not one or `num`.
+        ValueError: a negative number, or contexts that are not one or `num`, or "native" for a model without it.
 
     Example:
         >>> from seriatim.models import FVSBN
@@ -65,13 +70,13 @@ def generate(
     parts = []
     with in_eval_mode(joint):
         for index in torch.arange(num).split(batch_size) if num else [torch.arange(0)]:
-            parts.append(sample_rows(take(joint, index), index + first_row, seed))
+            parts.append(sample_rows(take(joint, index), index + first_row, seed, engine))
             if progress is not None:
                 progress(sum(len(part) for part in parts), num)
     return torch.cat(parts)
 
 
-def sample_rows(joint: Joint, rows: Tensor, seed: int) -> Tensor:
+def sample_rows(joint: Joint, rows: Tensor, seed: int, engine: Engine = "auto") -> Tensor:
     """Draw the samples (B, *event_shape) whose noise has the given row numbers (B,), for a batch shape of (B,).
 
     Of an ensemble of orders each row first picks its order.
@@ -82,7 +87,7 @@ def sample_rows(joint: Joint, rows: Tensor, seed: int) -> Tensor:
         torch.Size([2, 3])
     """
     if isinstance(joint, Autoregressive):
-        return joint.sample_rows(rows.to(joint.model.device), seed)
+        return joint.sample_rows(rows.to(joint.model.device), seed, engine)
     assert isinstance(joint, OrderEnsemble)
     length = joint.members[0].order.length
     # As in `OrderEnsemble.sample`: the position after the last has no value, and its noise picks the order.
@@ -91,6 +96,6 @@ def sample_rows(joint: Joint, rows: Tensor, seed: int) -> Tensor:
     parts, places = [], []
     for k, member in enumerate(joint.members):
         mine = (picked == k).nonzero().squeeze(1)
-        parts.append(sample_rows(take(member, mine), rows[mine], seed))
+        parts.append(sample_rows(take(member, mine), rows[mine], seed, engine))
         places.append(mine)
     return torch.cat(parts)[torch.cat(places).argsort()]
