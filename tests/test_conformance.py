@@ -136,6 +136,11 @@ def test_a_report_reads_as_text():
     assert lines[3] == "1 passed, 0 failed, 1 skipped"
 
 
+def test_a_model_that_rollout_samples_is_noted_not_blamed():
+    (result,) = check(FVSBN((3,)), only=["native_engine"]).results
+    assert (result.status, result.detail) == ("skipped", "sampled by rollout: TriangularLinear has no lower method")
+
+
 def test_a_report_names_what_failed():
     report = check(leaky(), only=["causality", "rows_alone"])
     assert not report.ok
