@@ -127,6 +127,22 @@ def test_settings_have_their_order_of_precedence(work, tmp_path):
     assert config["data"]["source"] == str(data)
 
 
+def test_an_order_is_chosen_by_name(work, tmp_path):
+    data = work / "images.npz"
+    for order, name in (("random:3", "RandomOrder"), ("scan:flip_rows+transpose", "Scan")):
+        run = tmp_path / name
+        ok("train", data, "--model", "fvsbn", "--epochs", 1, "--set", f"model.order={order}", "--out", run)
+        assert type(runs.load(run).order).__name__ == name
+        assert runs.RunFolder.resume(run).config["model"]["order"] == order
+    assert runs.load(tmp_path / "Scan").order.permutation[:4].tolist() == [12, 8, 4, 0]
+    assert "evaluate" in ok("train", "--config", run / "config.yaml", "--out", tmp_path / "again").stderr
+    for order in ("randm:3", "random:x", "scan:flip", "scan:transpose+transpose", "3"):
+        wrong = ["train", data, "--out", tmp_path / "none", "--set", f"model.order={order}"]
+        refused(*wrong, words=["order", order])
+    refused("train", work / "table.csv", "--set", "model.order=scan:transpose", words=["order", "(3,)"])
+    assert not (tmp_path / "none").exists()
+
+
 def test_resume_goes_on(work, tmp_path):
     data = work / "images.npz"
     ok("train", data, "--epochs", 1, *SMALL, "--set", "training.schedule=constant", "--out", tmp_path / "run")

@@ -14,6 +14,7 @@ from seriatim.data import UNSEEN
 from seriatim.fitting import Rows, choose_head, fit, score_samples
 from seriatim.heads import Bernoulli, Categorical, MixtureOfNormals, Normal, QuantizedMixtureOfLogistics
 from seriatim.models import MADE, BayesNet, FullTable
+from seriatim.order import Order, RandomOrder, Scan
 from seriatim.runs import load, save
 
 RANDOM = np.random.default_rng(0)
@@ -54,6 +55,17 @@ def test_levels_of_the_head():
 
 def test_a_head_of_ones_own():
     assert isinstance(quick(RANDOM.normal(size=(40, 3)), head=Normal()).head, Normal)
+
+
+def test_an_order_is_given_as_itself_or_by_name():
+    images = BITS[:40].repeat(2, axis=1).reshape(-1, 2, 3)
+    for order in (Scan((2, 3), flip_rows=True, flip_columns=True), "scan:flip_rows+flip_columns"):
+        assert quick(images, order=order).order.permutation.tolist() == [5, 4, 3, 2, 1, 0]
+    assert quick(BITS, order="natural").order.is_natural
+    assert quick(BITS, order="random:1").config == quick(BITS, order=RandomOrder((3,), seed=1)).config
+    for order, words in (("random", "got 'random'"), ("scan:transpose", r"places \(3,\)"), (Order((4,)), r"\(3,\)")):
+        with pytest.raises(ValueError, match=f"^order: expected .*{words}"):
+            quick(BITS, order=order)
 
 
 def test_images_keep_their_shape():

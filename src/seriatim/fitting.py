@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +20,14 @@ from seriatim.data.splits import permutation
 from seriatim.heads import Bernoulli, Categorical, Head, MixtureOfNormals, QuantizedMixtureOfLogistics
 from seriatim.model import AutoregressiveModel
 from seriatim.models import MODELS, BayesNet, FullTable
+from seriatim.order import Order, RandomOrder, Scan
 from seriatim.training import TrainConfig, TrainingData, train
 
 _HELD_OUT = 0.1  # of the rows, for early stopping
 _FEW = 30  # rows, of which none can be spared
 _STEPS = 4000  # of a preset, within the bounds on epochs
 _EPOCHS = (10, 400)
+_SCANS = ("flip_rows", "flip_columns", "transpose")
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def fit(
         device: "auto", "cpu", "cuda" or "mps"; the model comes back on the CPU.
         training: settings of `TrainConfig` that differ from the preset.
         progress: show the training on stderr.
-        options: arguments of the model, such as hidden_features; of "bayesnet" those of `BayesNet.learn`.
+        options: arguments of the model, such as hidden_features and `order` (an `Order`, or a text as for
+            `named_order`); of "bayesnet" those of `BayesNet.learn`.
 
     Returns:
         The model, in eval mode.
@@ -246,12 +249,49 @@ def constructed(
         option for option in inspect.signature(kind).parameters if option not in ("event_shape", "head", "encoder")
     ]
     refuse_unknown(f"options of {name}", options, known)
-    arguments: dict[str, Any] = {"encoder": Labels(num_classes)} if num_classes else {}
+    arguments = {option: value for option, value in options.items() if option != "order"}
+    if num_classes:
+        arguments["encoder"] = Labels(num_classes)
     head = head or choose_head(rows)
     shape = rows.train.shape[1 : rows.train.ndim - len(head.value_shape)]
+    if options.get("order", "natural") not in (None, "natural"):  # the natural one is what models have by themselves
+        arguments["order"] = named_order(options["order"], shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return kind(shape, head, **arguments, **options)  # type: ignore[arg-type]
+        return kind(shape, head, **arguments)  # type: ignore[arg-type]
+
+
+def named_order(order: Order | str, shape: Sequence[int]) -> Order:
+    """Return the order of a text: "natural", "random:SEED" or, for images, "scan:" and how the raster is changed.
+
+    Args:
+        order: e.g. "random:3" or "scan:flip_rows+flip_columns+transpose" (`Scan`); an `Order` is returned as it is.
+        shape: of the places.
+
+    Raises:
+        ValueError: another text, a scan of what is no image, or an order of other places.
+
+    Example:
+        >>> named_order("scan:flip_columns", (2, 2)).permutation.tolist()
+        [1, 0, 3, 2]
+    """
+    if isinstance(order, Order):
+        if order.shape != tuple(shape):
+            raise ValueError(f"order: expected one of {tuple(shape)} places, got {order}")
+        return order
+    name, _, value = str(order).partition(":")
+    if order == "natural":
+        return Order(shape)
+    if name == "random" and value.isdecimal() and int(value) < 2**63:
+        return RandomOrder(shape, seed=int(value))
+    steps = value.split("+")
+    if name == "scan" and set(steps) <= set(_SCANS) and len(steps) == len(set(steps)):
+        if len(shape) not in (2, 3):
+            raise ValueError(f"order: expected natural or random:SEED for places {tuple(shape)}, got {order!r}")
+        return Scan(shape, **dict.fromkeys(steps, True))
+    raise ValueError(
+        f"order: expected natural, random:SEED (0 to 2^63 - 1) or scan: with some of {'+'.join(_SCANS)}, got {order!r}"
+    )
 
 
 def counted(

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from seriatim.cli.errors import UserError, of_validation, unknown_name
 from seriatim.training.config import TrainConfig
 
-# Arguments of models that follow from the data.
+# Arguments of models that follow from the data; an order is given as text.
 _GIVEN = {"self", "event_shape", "head", "encoder", "order", "arities", "parents", "names", "network"}
 CLOSED_FORM = ("bayesnet", "full_table")
 
@@ -102,7 +102,7 @@ def options_of(name: str) -> type[BaseModel]:
 
     Example:
         >>> sorted(options_of("nade").model_fields)
-        ['activation', 'head', 'head_options', 'hidden_features']
+        ['activation', 'head', 'head_options', 'hidden_features', 'order']
     """
     from seriatim.models import MODELS
 
@@ -113,12 +113,12 @@ def options_of(name: str) -> type[BaseModel]:
     if name == "full_table":
         return _FullTableOptions
     constructor = MODELS[name].__init__
-    hints = typing.get_type_hints(constructor)
+    hints, parameters = typing.get_type_hints(constructor), inspect.signature(constructor).parameters
     fields: dict[str, Any] = {
-        option: (hints[option], parameter.default)
-        for option, parameter in inspect.signature(constructor).parameters.items()
-        if option not in _GIVEN
+        option: (hints[option], parameter.default) for option, parameter in parameters.items() if option not in _GIVEN
     }
+    if "order" in parameters:
+        fields["order"] = (str, Field("natural", description="natural, random:SEED or, of images, scan:flip_rows+..."))
     return create_model(f"{name} options", __base__=_HeadConfig, __config__=None, **fields)
 
 
