@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from seriatim.context import Labels
+from seriatim.fitting import fit
 from seriatim.heads import Normal
 from seriatim.models import FVSBN, MADE, BayesNet, OrderAgnosticMADE
 from seriatim.tasks import Baseline, baselines, evaluate, explain, generate, paired_difference
@@ -180,6 +181,15 @@ def test_explain_names_columns_and_says_what_an_ensemble_adds_up_to():
     assert columns[2].mean_bits == pytest.approx(found.bits[:, 2].mean())
     with pytest.raises(ValueError, match="names"):
         found.columns(["a"])
+
+
+def test_explain_takes_a_table_and_names_its_columns():
+    frame = {"rain": ["no", "yes"] * 20, "wet": ["no", "yes"] * 20}
+    model = fit(frame, "bayesnet")
+    found = explain(model, {"wet": ["yes"], "rain": ["no"]})
+    np.testing.assert_array_equal(found.bits, explain(model, np.array([[0, 1]])).bits)
+    assert [column.name for column in found.columns()] == ["rain", "wet"]
+    assert evaluate(model, frame).nats == pytest.approx(evaluate(model, model.schema.encode(frame)).nats)
 
 
 @pytest.mark.parametrize("ensemble", [False, True])

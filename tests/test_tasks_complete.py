@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
 
+from seriatim.columns import Columns
 from seriatim.context import Labels
+from seriatim.data import from_frame, infer_schema
 from seriatim.heads import Normal
 from seriatim.models import FVSBN, MADE, BayesNet, OrderAgnosticMADE
 from seriatim.order import Order, Scan
@@ -175,3 +178,22 @@ def test_bad_values_and_models_are_refused():
     certain.parents, certain.table.logits.data[0, 1] = [(), (0,)], -torch.inf
     with pytest.raises(ValueError, match="positive probability"):
         complete(certain, torch.tensor([[0, 1]]), [False, True])
+
+
+def test_tables_come_as_frames_and_errors_name_the_column():
+    frame = {"town": ["Ulm", "Bonn", "Ulm", "Bonn"] * 10, "age": [20.5, 41.0, 22.5, 43.25] * 10}
+    schema, _ = infer_schema(from_frame(frame))
+    model = roughened(MADE((2,), Columns.of(schema), hidden_features=(4,)))
+    model.schema = schema
+    rows = {"age": [None, 30.0], "town": ["Ulm", "Kiel"]}  # columns go by name
+    observed = torch.tensor([True, False])
+    done = complete(model, rows, observed, num=2, seed=0)
+    assert torch.equal(done.samples, complete(model, model.schema.encode(rows), observed, num=2, seed=0).samples)
+    assert model.schema.decode(done.samples[0].numpy())["town"].tolist() == ["Ulm", "(unseen)"]
+    assert log_prob_given(model, pd.DataFrame(frame), observed).shape == (40,)
+    with pytest.raises(ValueError, match=r"column 'age' \(position 2 of 2\) without column 'town'"):
+        complete(model, rows, ~observed)
+    with pytest.raises(ValueError, match=r"at \(0, 'town'\)"):
+        complete(model, np.array([[7.0, 1.0]]), observed)
+    with pytest.raises(ValueError, match="x: expected an array, for the model has no table schema, got dict"):
+        complete(tree_model(), rows, "top")

@@ -170,10 +170,10 @@ class Autoregressive(td.Distribution):
     def _validate_sample(self, value: Tensor) -> None:
         """Raise ValueError with the first place whose value is outside the support."""
         self._lead(value)
-        ok = self.model.head.support.check(value)
-        if not bool(ok.all()):
+        support = self.model.head.support
+        if not bool((ok := support.check(value)).all()):
             place = tuple(int(i) for i in (~ok).nonzero()[0])
-            raise ValueError(f"value: expected {self.model.head.support}, got {value[place].tolist()} at {place}")
+            raise ValueError(f"value: expected {support}, got {value[place].tolist()} at {self.model.named(place)}")
 
     def _params(self, value: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
         """Return the values in positions (*lead, T, ...), the parameters (*lead, T, P) and the lead shape."""

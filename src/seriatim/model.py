@@ -91,6 +91,32 @@ class AutoregressiveModel(Configurable, nn.Module):
         """Draw samples: short for `model(context).sample(sample_shape)`."""
         return self(context).sample(sample_shape, seed=seed, engine=engine)
 
+    def as_rows(self, x: Any, name: str = "x") -> Tensor:
+        """Return rows as a tensor (N, *event_shape), a data frame or `Table` encoded by the schema of the model.
+
+        Args:
+            x: (N, *event_shape) array or tensor; a data frame or `Table` for a model that was fitted to a table.
+            name: what errors call it.
+
+        Raises:
+            ValueError: another shape, a data frame for a model of arrays, or one that the schema refuses.
+        """
+        if not isinstance(x, Tensor | np.ndarray | list):
+            if self.schema is None:
+                raise ValueError(
+                    f"{name}: expected an array, for the model has no table schema, got {type(x).__name__}"
+                )
+            x = self.schema.encode(x)
+        rows = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
+        if tuple(rows.shape[1:]) != self.event_shape or rows.ndim != 1 + len(self.event_shape):
+            wanted = ", ".join(map(str, self.event_shape))
+            raise ValueError(f"{name}: expected shape (N, {wanted}), got {tuple(rows.shape)}")
+        return rows
+
+    def named(self, place: tuple[int, ...]) -> tuple[int | str, ...]:
+        """Return an index (row, ..., d) into rows, of a table with the name of the column in place of d."""
+        return place if self.schema is None else (*place[:-1], self.schema.names[place[-1]])
+
     @torch.no_grad()
     def score_samples(self, X: Any, context: Any = None, *, batch_size: int = 1024) -> np.ndarray:
         """Return log p of each row in nats, (N,) float64: higher is more normal, as in scikit-learn.
@@ -107,14 +133,7 @@ class AutoregressiveModel(Configurable, nn.Module):
         """
         if batch_size < 1:
             raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
-        if not isinstance(X, Tensor | np.ndarray | list):
-            if self.schema is None:
-                raise ValueError(f"X: expected an array, for the model has no table schema, got {type(X).__name__}")
-            X = self.schema.encode(X)
-        rows = X if isinstance(X, Tensor) else torch.as_tensor(np.asarray(X))
-        if tuple(rows.shape[1:]) != self.event_shape or rows.ndim != 1 + len(self.event_shape):
-            wanted = ", ".join(map(str, self.event_shape))
-            raise ValueError(f"X: expected shape (N, {wanted}), got {tuple(rows.shape)}")
+        rows = self.as_rows(X, "X")
         contexts = None if context is None else torch.as_tensor(np.asarray(context))
         if contexts is not None and len(contexts) != len(rows):
             raise ValueError(f"context: expected one for each of {len(rows)} rows, got {len(contexts)}")

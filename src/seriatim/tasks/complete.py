@@ -101,7 +101,8 @@ def complete(
 
     Args:
         model: a model, or a distribution of one, of batch shape () or (N,).
-        x: (N, *event_shape); values at missing places are not read and may be anything, NaN too.
+        x: (N, *event_shape), or a data frame or `Table` for a model of a table; values at missing places are not read
+            and may be anything, NaN too.
         observed: (*order shape) bool, True where a value is given, or the name of a region (`region`).
         num: completions of each row.
         seed: completion k of row n depends on (seed, n, k), x and the context only; drawn from torch's generator if
@@ -196,7 +197,7 @@ def _exact(joint: Joint, observed: Any) -> tuple[Autoregressive, Exactness, Tens
         order = Order(shape, torch.cat([own[given], own[~given]]))
         reordered = Autoregressive(joint.model, joint.context, order)
         return reordered.expand(joint.batch_shape), "exact for this order", mask
-    raise ValueError(_refusal(joint.order, mask))
+    raise ValueError(_refusal(joint, mask))
 
 
 def _is_prefix(order: Order, mask: Tensor) -> bool:
@@ -204,21 +205,25 @@ def _is_prefix(order: Order, mask: Tensor) -> bool:
     return bool(in_positions[: int(mask.sum())].all())
 
 
-def _refusal(order: Order, mask: Tensor) -> str:
+def _refusal(joint: Autoregressive, mask: Tensor) -> str:
+    order = joint.order
     in_positions = order.to_positions(mask[None])[0]
     gap = int((~in_positions).nonzero()[0])
     later = int(in_positions[gap:].nonzero()[0]) + gap
     named = [n for n in REGIONS if len(order.shape) > 1 and _is_prefix(order, region(n, order.shape))]
     hint = f", e.g. the region {' or '.join(named)}" if named else ""
     return (
-        f"observed: expected a prefix of the model's order, got {_place(order, later)} (position {later + 1} of "
-        f"{order.length}) without {_place(order, gap)} (position {gap + 1}): what is missing would have to be summed "
+        f"observed: expected a prefix of the model's order, got {_place(joint, later)} (position {later + 1} of "
+        f"{order.length}) without {_place(joint, gap)} (position {gap + 1}): what is missing would have to be summed "
         f"over; exact for this model are the first k positions{hint}; an order-agnostic model or a tree takes any mask"
     )
 
 
-def _place(order: Order, position: int) -> str:
-    place = np.unravel_index(int(order.permutation[position]), order.shape)
+def _place(joint: Autoregressive, position: int) -> str:
+    variable, schema = int(joint.order.permutation[position]), joint.model.schema
+    if schema is not None:
+        return f"column {schema.names[variable]!r}"
+    place = np.unravel_index(variable, joint.order.shape)
     return f"place {tuple(int(i) for i in place)}" if len(place) > 1 else f"place {int(place[0])}"
 
 

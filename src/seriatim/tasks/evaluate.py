@@ -77,7 +77,7 @@ def evaluate(
 
     Args:
         model: a model, or a distribution of one (an ensemble of orders too) of batch shape () or (N,).
-        x: (N, *event_shape), an array or a tensor.
+        x: (N, *event_shape), an array or a tensor; a data frame or `Table` for a model of a table.
         context: (N, *context event) for a conditional model.
         batch_size: rows at a time.
         num_resamples: how many times the rows are drawn anew, with replacement.

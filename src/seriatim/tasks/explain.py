@@ -11,7 +11,7 @@ import numpy as np
 
 from seriatim.autoregressive import OrderEnsemble
 from seriatim.model import AutoregressiveModel
-from seriatim.tasks.rows import Joint, as_joint, as_rows, map_rows
+from seriatim.tasks.rows import Joint, as_joint, as_rows, map_rows, models_of
 
 
 class ColumnSurprise(NamedTuple):
@@ -34,6 +34,7 @@ class Explanation:
         bits: (N, *order shape) float64; below 0 where a density is above 1.
         log_prob: (N,) log p of each row, nats.
         note: how the bits add up to log p: exactly, or for an ensemble to at least -log2 p.
+        names: of the columns of a table; None for arrays.
 
     Example:
         >>> Explanation(np.array([[1.0, 3.0]]), np.array([-2.77]), "").columns(["a", "b"])[1].mean_bits
@@ -43,18 +44,19 @@ class Explanation:
     bits: np.ndarray
     log_prob: np.ndarray
     note: str
+    names: list[str] | None = None
 
     def columns(self, names: Sequence[str] | None = None) -> list[ColumnSurprise]:
         """Return a table of the places, in row-major order, those of a flat row by name.
 
         Args:
-            names: of the places; x1, x2, ... if None.
+            names: of the places; those of the columns of a table, else x1, x2, ..., if None.
 
         Raises:
             ValueError: another number of names than of places.
         """
         flat = self.bits.reshape(len(self.bits), -1)
-        names = [f"x{t + 1}" for t in range(flat.shape[1])] if names is None else list(names)
+        names = list(names or self.names or [f"x{t + 1}" for t in range(flat.shape[1])])
         if len(names) != flat.shape[1]:
             raise ValueError(f"names: expected {flat.shape[1]}, one for each place, got {len(names)}")
         return [
@@ -73,7 +75,7 @@ def explain(model: AutoregressiveModel | Joint, x: Any, context: Any = None, *, 
 
     Args:
         model: a model, or a distribution of one (an ensemble of orders too) of batch shape () or (N,).
-        x: (N, *event_shape), an array or a tensor.
+        x: (N, *event_shape), an array or a tensor; a data frame or `Table` for a model of a table.
         context: (N, *context event) for a conditional model.
         batch_size: rows at a time.
 
@@ -99,4 +101,5 @@ def explain(model: AutoregressiveModel | Joint, x: Any, context: Any = None, *, 
         )
     else:
         log_prob, note = terms.reshape(len(terms), -1).sum(1), "the bits of a row sum to −log₂ p(x)"
-    return Explanation(-terms / math.log(2), log_prob, note)
+    schema = models_of(joint)[0].schema
+    return Explanation(-terms / math.log(2), log_prob, note, None if schema is None else schema.names)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,21 +46,17 @@ def as_joint(model: AutoregressiveModel | Joint, context: Any = None) -> Joint:
 
 
 def as_rows(x: Any, joint: Joint, name: str = "x") -> Tensor:
-    """Return data as a tensor (N, *event_shape).
+    """Return data as a tensor (N, *event_shape); data frames and tables are encoded by the schema of the model.
 
     Raises:
-        ValueError: another shape, or as many rows as there are no contexts.
+        ValueError: another shape, as many rows as there are no contexts, or a data frame that the model does not know.
 
     Example:
         >>> from seriatim.models import FVSBN
-        >>> as_rows(np.zeros((2, 3), dtype=np.uint8), FVSBN((3,))()).shape
+        >>> as_rows([[0, 0, 0], [0, 0, 1]], FVSBN((3,))()).shape
         torch.Size([2, 3])
     """
-    rows = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
-    if rows.ndim != 1 + len(joint.event_shape) or rows.shape[1:] != joint.event_shape:
-        raise ValueError(
-            f"{name}: expected shape (N, {', '.join(map(str, joint.event_shape))}), got {tuple(rows.shape)}"
-        )
+    rows = models_of(joint)[0].as_rows(x, name)
     if joint.batch_shape and joint.batch_shape[0] not in (1, len(rows)):
         raise ValueError(f"{name}: expected {joint.batch_shape[0]} rows, one for each context, got {len(rows)}")
     return rows
