@@ -34,10 +34,14 @@ from seriatim.models import (
     MADE,
     NADE,
     BayesNet,
+    DiagonalBiLSTM,
     FullTable,
     GatedPixelCNN,
     NeuralConditionals,
     OrderAgnosticMADE,
+    PixelCNN,
+    PixelSNAIL,
+    RowLSTM,
 )
 from seriatim.models.bayesnet import Symbols
 from seriatim.nested import Nested
@@ -257,6 +261,50 @@ ZOO: dict[str, Callable[[], Made]] = {
             first_kernel_size=3,
             encoder=SpatialMap((3, 2), 2),
             order=Scan((3, 2), flip_rows=True, transpose=True),
+        )
+    ),
+    "pixelcnn": _entry(lambda: PixelCNN((3, 4), hidden_features=3, num_layers=1, first_kernel_size=3, dropout=0.2)),
+    "pixelcnn_subpixel_map_scan": _entry(
+        lambda: PixelCNN(
+            (2, 3, 2),
+            hidden_features=3,
+            num_layers=1,
+            first_kernel_size=3,
+            encoder=SpatialMap((2, 3), 2),
+            order=Scan((2, 3, 2), flip_columns=True, transpose=True),
+        )
+    ),
+    "row_lstm": _entry(lambda: RowLSTM((4, 3), hidden_features=3, num_layers=1, first_kernel_size=3)),
+    "row_lstm_subpixel_labels": _entry(
+        lambda: RowLSTM(
+            (2, 2, 2),
+            Categorical(2),
+            hidden_features=3,
+            num_layers=2,
+            encoder=Labels(2),
+            order=Scan((2, 2, 2), flip_rows=True),
+        )
+    ),
+    "diagonal_bilstm": _entry(lambda: DiagonalBiLSTM((3, 4), hidden_features=3, num_layers=1, first_kernel_size=3)),
+    "diagonal_bilstm_subpixel_vector": _entry(
+        lambda: DiagonalBiLSTM(
+            (2, 3, 2), hidden_features=3, num_layers=2, encoder=Vector(2), order=Scan((2, 3, 2), transpose=True)
+        )
+    ),
+    "pixelsnail": _entry(
+        lambda: PixelSNAIL(
+            (3, 3), Categorical(2), hidden_features=4, num_blocks=1, layers_per_block=1, num_heads=2, dropout=0.2
+        )
+    ),
+    "pixelsnail_subpixel_labels": _entry(
+        lambda: PixelSNAIL(
+            (2, 3, 2),
+            hidden_features=4,
+            num_blocks=1,
+            layers_per_block=1,
+            num_heads=1,
+            encoder=Labels(2),
+            order=Scan((2, 3, 2), transpose=True),
         )
     ),
     "gated_pixelcnn_nested_vector": _entry(

@@ -208,6 +208,12 @@ class CausalSequential(Causal):
         super().__init__()
         self.layers = nn.ModuleList(modules)
 
+    @property
+    def output_bias(self) -> Tensor | None:
+        """The biases of the last module, (P,), where it is a linear map: they may start at the marginals."""
+        last = self.layers[-1]
+        return last.bias.data if isinstance(last, nn.Linear) and last.bias is not None else None
+
     def initial_state(self, batch_size: int, context: Any = None, max_length: int | None = None) -> State:
         return [
             layer.initial_state(batch_size, context, max_length) if isinstance(layer, Causal) else None

@@ -21,6 +21,7 @@ class Encoder(Configurable, nn.Module):
     Attributes:
         event_dim: how many trailing axes of a context belong to one row; the axes before are batch axes.
         num_features: the size of the encoded vector.
+        is_map: whether it encodes to (B, H, W, S), numbers of the pixels, which follow the scan of the image.
 
     Example:
         >>> class Parity(Encoder):
@@ -34,6 +35,7 @@ class Encoder(Configurable, nn.Module):
 
     event_dim: int = 0
     num_features: int = 0
+    is_map: bool = False
 
     def check(self, context: Tensor) -> None:
         """Raise ValueError unless the context fits."""
@@ -110,6 +112,7 @@ class SpatialMap(Encoder):
     """
 
     event_dim = 3
+    is_map = True
 
     def __init__(self, shape: Sequence[int], num_features: int) -> None:
         super().__init__()

@@ -19,6 +19,16 @@ class Raster(NamedTuple):
     width: int
     channels: int
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.height, self.width
+
+    @property
+    def row_length(self) -> int:
+        """The positions of one row, W C."""
+        return self.width * self.channels
+
 
 class Order(Configurable):
     """A bijection between the places of the data and the positions 1..T.
@@ -68,6 +78,12 @@ class Order(Configurable):
         """Map data (B, *shape, ...) to a sequence (B, T, ...)."""
         flat = data.flatten(1, len(self.shape)) if len(self.shape) > 1 else data
         return flat if self.is_natural else flat.index_select(1, self.permutation.to(data.device))
+
+    def to_pixels(self, image: Tensor) -> Tensor:
+        """Map numbers of the pixels (B, H, W, S), in the layout of the data, to scan order (B, H W, S)."""
+        channels = self.raster.channels
+        pixels = image.flatten(1, 2)
+        return pixels if self.is_natural else pixels[:, self.permutation[::channels].to(image.device) // channels]
 
     def to_data(self, sequence: Tensor) -> Tensor:
         """Map a sequence (B, T, ...) to data (B, *shape, ...)."""

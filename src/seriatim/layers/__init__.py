@@ -3,7 +3,7 @@
 from seriatim.layers.attention import CrossAttention, SelfAttention
 from seriatim.layers.convolution import CausalConv1d
 from seriatim.layers.linear import MaskedLinear
-from seriatim.layers.raster import MaskedConv2d, RowConv2d
+from seriatim.layers.raster import MaskedConv2d, RasterPositions, RowConv2d, WithOne
 from seriatim.layers.recurrent import GRU, LSTM, RNN
 from seriatim.layers.table import ConditionalTable
 
@@ -16,6 +16,8 @@ __all__ = [
     "CrossAttention",
     "MaskedConv2d",
     "MaskedLinear",
+    "RasterPositions",
     "RowConv2d",
     "SelfAttention",
+    "WithOne",
 ]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seriatim.causal import Causal, State, write
+from seriatim.order import Raster
 
 
 class MaskedConv2d(Causal):
@@ -36,6 +37,8 @@ class MaskedConv2d(Causal):
         shape: (H, W).
         kernel_size: an odd number, or two: rows and columns. Of one row it reads the pixels to the left only.
         channels: C, the positions of one pixel.
+        context_features: of a context vector (B, S) or of a map (B, H W, S) in scan order, added to every output
+            through weights of its own.
 
     Reference: Pixel Recurrent Neural Networks (van den Oord, Kalchbrenner, Kavukcuoglu, 2016).
 
@@ -56,6 +59,7 @@ class MaskedConv2d(Causal):
         shape: tuple[int, int],
         kernel_size: int | tuple[int, int],
         channels: int = 1,
+        context_features: int = 0,
     ) -> None:
         super().__init__()
         if mask not in ("A", "B"):
@@ -70,6 +74,7 @@ class MaskedConv2d(Causal):
         self.register_buffer("sources", self._sources(), persistent=False)
         self.register_buffer("weight_mask", self._weight_mask(), persistent=False)
         self.linear = nn.Linear(self.num_taps * channels * in_features, channels * out_features)
+        self.context = nn.Linear(context_features, channels * out_features, bias=False) if context_features else None
 
     def _sources(self) -> Tensor:
         """Return the pixel behind each tap of each pixel, (H W, taps); H W stands for the zero outside."""
@@ -105,6 +110,7 @@ class MaskedConv2d(Causal):
             "position": torch.zeros(batch_size, dtype=torch.int64, device=self.linear.weight.device),
             # One pixel more: the zero outside.
             "map": self.linear.weight.new_zeros(batch_size, (height * width + 1) * self.channels, self.in_features),
+            "context": None if self.context is None else self.context(of_pixels(context)),
         }
 
     def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -117,7 +123,16 @@ class MaskedConv2d(Causal):
             y = self._whole(stored[:, :n])
         else:
             y = self._pixels(stored, start, n)
-        return y, {"position": state["position"] + n, "map": stored}
+        if state["context"] is not None:
+            y = y + self._heard(state["context"], start, n)
+        return y, {**state, "position": state["position"] + n, "map": stored}
+
+    def _heard(self, context: Tensor, start: int, n: int) -> Tensor:
+        """Return what the context (B, 1 or H W, C P) says to positions start..start+n-1: (B, n, P)."""
+        if context.shape[1] > 1:
+            return context.unflatten(-1, (self.channels, -1)).flatten(1, 2)[:, start : start + n]
+        channel = torch.arange(start, start + n, device=context.device) % self.channels
+        return context.unflatten(-1, (self.channels, -1))[:, 0, channel]
 
     def _pixels(self, stored: Tensor, start: int, n: int) -> Tensor:
         """Return the outputs at positions start..start+n-1 from the map, by the taps of their pixels."""
@@ -154,6 +169,60 @@ class MaskedConv2d(Causal):
         return (square.roll(1, dims=1) if self.mask == "A" else square)[:length, :length]
 
 
+def of_pixels(context: Tensor) -> Tensor:
+    """Return a context vector (B, S) as one for all pixels, (B, 1, S); a map (B, H W, S) as it is.
+
+    Example:
+        >>> of_pixels(torch.zeros(3, 2)).shape, of_pixels(torch.zeros(3, 20, 2)).shape
+        (torch.Size([3, 1, 2]), torch.Size([3, 20, 2]))
+    """
+    return context[:, None] if context.ndim == 2 else context
+
+
+class WithOne(nn.Module):
+    """Put a one beside every position's features, so that a convolution tells the border from dark pixels.
+
+    Example:
+        >>> WithOne()(torch.zeros(1, 1, 2))
+        tensor([[[0., 0., 1.]]])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, n, F) to (B, n, F + 1)."""
+        return F.pad(x, (0, 1), value=1.0)
+
+
+class RasterPositions(Causal):
+    """Learned vectors of the row, the column and the channel, added to each position.
+
+        y_t = x_t + r_h + s_w + u_c
+
+    Shapes: x (B, n, F) -> y (B, n, F).
+
+    Example:
+        >>> RasterPositions(Raster(4, 5, 1), 8)(torch.zeros(2, 20, 8))[0].shape
+        torch.Size([2, 20, 8])
+    """
+
+    def __init__(self, raster: Raster, num_features: int) -> None:
+        super().__init__()
+        self.raster = raster
+        self.tables = nn.ParameterList(nn.Parameter(0.02 * torch.randn(size, num_features)) for size in raster)
+
+    def initial_state(self, batch_size: int, context: Any = None, max_length: int | None = None) -> State:
+        return torch.zeros(batch_size, dtype=torch.int64, device=self.tables[0].device)
+
+    def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        _, width, channels = self.raster
+        position = int(state[0]) + torch.arange(x.shape[1], device=x.device)
+        rows, columns, channel = self.tables
+        pixel = position // channels
+        return x + rows[pixel // width] + columns[pixel % width] + channel[position % channels], state + x.shape[1]
+
+    def dependencies(self, length: int) -> Tensor:
+        return torch.eye(length, dtype=torch.bool)
+
+
 class RowConv2d(nn.Module):
     """A convolution over the rows up to the present one, all columns: a causal convolution whose positions are rows.
 
@@ -170,12 +239,14 @@ class RowConv2d(nn.Module):
         torch.Size([1, 5, 6, 4])
     """
 
-    def __init__(self, in_features: int, out_features: int, *, width: int, kernel_size: tuple[int, int]) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, *, width: int, kernel_size: tuple[int, int], bias: bool = True
+    ) -> None:
         super().__init__()
         if kernel_size[1] % 2 == 0:
             raise ValueError(f"kernel_size: expected an odd number of columns, got {kernel_size}")
         self.width, self.kernel_size = width, kernel_size
-        self.conv = nn.Conv2d(in_features, out_features, self.kernel_size, padding=(0, kernel_size[1] // 2))
+        self.conv = nn.Conv2d(in_features, out_features, self.kernel_size, padding=(0, kernel_size[1] // 2), bias=bias)
 
     def initial_state(self, batch_size: int) -> Tensor:
         """Return the rows before the first, zeros."""

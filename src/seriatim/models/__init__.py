@@ -10,6 +10,9 @@ from seriatim.models.gated_pixelcnn import GatedPixelCNN
 from seriatim.models.made import MADE, OrderAgnosticMADE
 from seriatim.models.nade import NADE
 from seriatim.models.neural_conditionals import NeuralConditionals
+from seriatim.models.pixelcnn import PixelCNN
+from seriatim.models.pixelrnn import DiagonalBiLSTM, RowLSTM
+from seriatim.models.pixelsnail import PixelSNAIL
 
 MODELS: dict[str, type[AutoregressiveModel]] = {
     "full_table": FullTable,
@@ -19,7 +22,11 @@ MODELS: dict[str, type[AutoregressiveModel]] = {
     "nade": NADE,
     "made": MADE,
     "order_agnostic_made": OrderAgnosticMADE,
+    "pixelcnn": PixelCNN,
     "gated_pixelcnn": GatedPixelCNN,
+    "row_lstm": RowLSTM,
+    "diagonal_bilstm": DiagonalBiLSTM,
+    "pixelsnail": PixelSNAIL,
 }
 
 __all__ = [
@@ -28,8 +35,12 @@ __all__ = [
     "MODELS",
     "NADE",
     "BayesNet",
+    "DiagonalBiLSTM",
     "FullTable",
     "GatedPixelCNN",
     "NeuralConditionals",
     "OrderAgnosticMADE",
+    "PixelCNN",
+    "PixelSNAIL",
+    "RowLSTM",
 ]

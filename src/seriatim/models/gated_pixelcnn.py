@@ -47,11 +47,11 @@ class Stacks(nn.Module):
         context_features: int = 0,
     ) -> None:
         super().__init__()
-        height, width, channels = self.raster = raster
+        self.raster, channels = raster, raster.channels
         kernel = (kernel_size // 2 + 1, kernel_size)
-        self.rows = RowConv2d(in_rows, out_rows, width=width, kernel_size=kernel)
+        self.rows = RowConv2d(in_rows, out_rows, width=raster.width, kernel_size=kernel)
         self.row = MaskedConv2d(
-            mask, in_features, out_features, shape=(height, width), kernel_size=(1, kernel_size), channels=channels
+            mask, in_features, out_features, shape=raster.shape, kernel_size=(1, kernel_size), channels=channels
         )
         self.link = nn.Linear(out_rows, channels * out_features)
         self.out_rows, self.out_features = out_rows, out_features
@@ -71,7 +71,7 @@ class Stacks(nn.Module):
 
     def forward(self, v: Tensor, h: Tensor, state: State, start: int) -> tuple[Tensor, Tensor, State]:
         """Advance both stacks from position `start`: by the rows v that begin in the chunk, and by its positions h."""
-        length = self.raster.width * self.raster.channels  # of a row
+        length = self.raster.row_length
         a, rows = self.rows(v, state["rows"])
         message = self.link(a)
         if state["context"] is not None:
@@ -124,15 +124,12 @@ class GatedStacks(Causal):
         first_kernel_size: of the first layer.
         kernel_size: of the gated layers.
         dropout: the rate on gated units and before the output, in training.
-        context_features: the size of a context vector (B, S) or of a map (B, *places, S).
-        places: (H W,) the place of the map behind each pixel in scan order; row-major if None.
+        context_features: the size of a context vector (B, S) or of a map (B, H W, S) in scan order.
 
     Example:
         >>> GatedStacks(Raster(4, 5, 1), 1, 8, 2, 1)(torch.zeros(3, 20, 1))[0].shape
         torch.Size([3, 20, 1])
     """
-
-    places: Tensor | None
 
     def __init__(
         self,
@@ -146,11 +143,9 @@ class GatedStacks(Causal):
         kernel_size: int = 3,
         dropout: float = 0.0,
         context_features: int = 0,
-        places: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.raster = raster
-        self.register_buffer("places", places, persistent=False)
         vertical = hidden_features * raster.channels
         sizes: dict[str, Any] = {"raster": raster, "context_features": context_features}
         self.first = Stacks(
@@ -181,8 +176,7 @@ class GatedStacks(Causal):
         if context is not None and context.ndim == 2:
             context = context[:, None, None]
         elif context is not None:
-            seen = context.flatten(1, 2) if self.places is None else context.flatten(1, 2)[:, self.places]
-            context = seen.unflatten(1, self.raster[:2])
+            context = context.unflatten(1, self.raster.shape)
         return {
             "position": torch.zeros(batch_size, dtype=torch.int64, device=self.output.weight.device),
             "pending": self.output.weight.new_zeros(batch_size, 0, self.first.row.in_features - 1),
@@ -205,8 +199,7 @@ class GatedStacks(Causal):
     def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         start = int(state["position"][0])
         v, pending = self._rows(x, state["pending"], start)
-        h = F.pad(x, (0, 1), value=1.0)
-        v, h, first = self.first(v, h, state["layers"][0], start)
+        v, h, first = self.first(v, F.pad(x, (0, 1), value=1.0), state["layers"][0], start)
         after = [first]
         for layer, skip, before in zip(self.layers, self.skips, state["layers"][1:], strict=True):
             a, g, own = layer(v, h, before, start)
@@ -277,6 +270,5 @@ class GatedPixelCNN(AutoregressiveModel):
             kernel_size=kernel_size,
             dropout=dropout,
             context_features=encoder.num_features if encoder else 0,
-            places=order.permutation[:: order.raster.channels] // order.raster.channels,
         )
         super().__init__(network, head, order, encoder)

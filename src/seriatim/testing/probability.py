@@ -170,7 +170,8 @@ def addressed_noise(case: Case) -> None:
     half = case.rows // 2
     part = joint.rows(torch.arange(half, case.rows)).sample_rows(torch.arange(half, case.rows), seed=5)
     assert_close("the second half of the rows drawn alone", part, whole[half:], equal_nan=True)
-    if torch.equal(joint.sample(seed=6), whole) and case.length > 8:
+    # A model may be nearly sure of every value: several seeds are tried.
+    if case.length > 8 and all(torch.equal(joint.sample(seed=seed), whole) for seed in range(6, 14)):
         raise CheckFailed("another seed gives the same samples")
 
 

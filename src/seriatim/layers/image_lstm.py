@@ -1,0 +1,230 @@
+"""LSTM layers over images in raster order: row by row, and along the diagonals in both directions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seriatim.causal import Causal, State, write
+from seriatim.layers.raster import MaskedConv2d, RowConv2d
+from seriatim.layers.scan import diagonal_scan, lstm_cell
+from seriatim.order import Raster
+
+
+class RowLSTMLayer(Causal):
+    """An LSTM that goes down the rows: each pixel reads the hidden states of three pixels of the row above.
+
+        o, f, i, g = K_s * h_(row - 1) + K_i * x_row,    c = f c_(row - 1) + i g,    h = o tanh(c)
+
+        seen from x, one layer:   1 1 1 1 1 1 .
+                                  . 1 1 1 1 . .
+                                  . . 1 x . . .
+
+    K_i is a masked convolution of one row (B), K_s one of the whole row above. A row is one step: all its positions
+    that lie in the chunk are computed at once. Shapes: x (B, n, F) -> h (B, n, H).
+
+    Reference: Pixel Recurrent Neural Networks (van den Oord, Kalchbrenner, Kavukcuoglu, 2016).
+
+    Example:
+        >>> RowLSTMLayer(2, 8, raster=Raster(4, 5, 1))(torch.zeros(1, 20, 2))[0].shape
+        torch.Size([1, 20, 8])
+    """
+
+    def __init__(
+        self, in_features: int, hidden_features: int, *, raster: Raster, kernel_size: int = 3, context_features: int = 0
+    ) -> None:
+        super().__init__()
+        self.raster, self.hidden_features = raster, hidden_features
+        self.inputs = MaskedConv2d(
+            "B",
+            in_features,
+            4 * hidden_features,
+            shape=raster.shape,
+            kernel_size=(1, kernel_size),
+            channels=raster.channels,
+            context_features=context_features,
+        )
+        wide = raster.channels * hidden_features
+        self.above = RowConv2d(wide, 4 * wide, width=raster.width, kernel_size=(1, kernel_size), bias=False)
+
+    def initial_state(self, batch_size: int, context: Any = None, max_length: int | None = None) -> State:
+        def row(features: int) -> Tensor:
+            return self.above.conv.weight.new_zeros(batch_size, self.raster.row_length, features)
+
+        return {
+            "position": torch.zeros(batch_size, dtype=torch.int64, device=self.above.conv.weight.device),
+            "inputs": self.inputs.initial_state(batch_size, context),
+            # What the row above says to the gates, its cells, and the row in the making.
+            "above": {"gates": row(4 * self.hidden_features), "cell": row(self.hidden_features)},
+            "row": {"hidden": row(self.hidden_features), "cell": row(self.hidden_features)},
+        }
+
+    def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        length, start, n = self.raster.row_length, int(state["position"][0]), x.shape[1]
+        gates, inputs = self.inputs(x, state["inputs"])
+        above, row, outputs, done = state["above"], state["row"], [], 0
+        while done < n:
+            first = (start + done) % length
+            if first == 0 and start + done > 0:
+                above, row = self._next_row(row)
+            size = min(length - first, n - done)
+            piece = slice(first, first + size)
+            hidden, cell = lstm_cell(gates[:, done : done + size] + above["gates"][:, piece], above["cell"][:, piece])
+            row = {"hidden": write(row["hidden"], first, hidden), "cell": write(row["cell"], first, cell)}
+            outputs.append(hidden)
+            done += size
+        after = {"position": state["position"] + n, "inputs": inputs, "above": above, "row": row}
+        return torch.cat(outputs, dim=1), after
+
+    def _next_row(self, row: State) -> tuple[State, State]:
+        """Return what a finished row says to the next, and a new row to be filled."""
+        channels = self.raster.channels
+        pixels = row["hidden"].unflatten(1, (-1, channels)).flatten(2)[:, None]
+        gates, _ = self.above(pixels, self.above.initial_state(len(pixels)))
+        above = {"gates": gates[:, 0].unflatten(-1, (channels, -1)).flatten(1, 2), "cell": row["cell"]}
+        return above, {"hidden": torch.zeros_like(row["hidden"]), "cell": torch.zeros_like(row["cell"])}
+
+    def dependencies(self, length: int) -> Tensor:
+        height, width, channels = self.raster
+        own = self.inputs.dependencies(length).unflatten(0, (height, width * channels)).float()
+        column = torch.arange(width)
+        near = ((column[:, None] - column).abs() <= self.above.kernel_size[1] // 2).float()
+        near = near.repeat_interleave(channels, 0).repeat_interleave(channels, 1)
+        rows = [own[0]]
+        for row in own[1:]:
+            rows.append(row + near @ rows[-1])
+        return torch.cat(rows) > 0
+
+
+class DiagonalBiLSTMLayer(Causal):
+    """Two LSTM that go along the diagonals from the upper corners; the right one is shifted down by one row.
+
+        left:   o, f, i, g = K_i x_hw + U h_h(w-1) + V h_(h-1)w,    c_hw = f c_h(w-1) + i g,    h_hw = o tanh(c_hw)
+        right:  the same from right to left;    y_hw = left_hw + right_(h-1)w
+
+        left sees    1 1 1 1 . .     right, shifted,     . . . 1 1 1     together   1 1 1 1 1 1
+                     1 1 1 1 . .     sees                . . . 1 1 1                1 1 1 1 1 1
+                     1 1 1 x . .                         . . . x . .                1 1 1 x . .
+
+    Without the shift the right one would see the pixels to the right of x, which are not known yet. Whole images are
+    scanned by diagonals, both directions at once; other chunks pixel by pixel, the right one as soon as a row is known.
+    Shapes: x (B, n, F) -> y (B, n, H).
+
+    Reference: Pixel Recurrent Neural Networks (van den Oord, Kalchbrenner, Kavukcuoglu, 2016).
+
+    Example:
+        >>> DiagonalBiLSTMLayer(2, 8, raster=Raster(4, 5, 1))(torch.zeros(1, 20, 2))[0].shape
+        torch.Size([1, 20, 8])
+    """
+
+    def __init__(self, in_features: int, hidden_features: int, *, raster: Raster, context_features: int = 0) -> None:
+        super().__init__()
+        self.raster, self.hidden_features = raster, hidden_features
+        self.inputs = MaskedConv2d(
+            "B",
+            in_features,
+            8 * hidden_features,
+            shape=raster.shape,
+            kernel_size=1,
+            channels=raster.channels,
+            context_features=context_features,
+        )
+        wide = raster.channels * hidden_features
+        # Of each direction: the pixel beside, then the pixel above, to the gates of all channels.
+        self.recurrent = nn.Parameter(torch.empty(2, 2 * wide, 4 * wide))
+        nn.init.uniform_(self.recurrent, -((2 * wide) ** -0.5), (2 * wide) ** -0.5)
+
+    def initial_state(self, batch_size: int, context: Any = None, max_length: int | None = None) -> State:
+        size, length = self.hidden_features, self.raster.row_length
+
+        def row(features: int) -> Tensor:
+            return self.recurrent.new_zeros(batch_size, length, features)
+
+        return {
+            "position": torch.zeros(batch_size, dtype=torch.int64, device=self.recurrent.device),
+            "inputs": self.inputs.initial_state(batch_size, context),
+            "above": {"left": row(size), "right": row(size)},
+            # The row in the making; "gates" are those of the right direction.
+            "row": {"left": row(size), "cell": row(size), "gates": row(4 * size)},
+        }
+
+    def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        start, n = int(state["position"][0]), x.shape[1]
+        both, inputs = self.inputs(x, state["inputs"])
+        gates, right = both.chunk(2, dim=-1)
+        after = {"position": state["position"] + n, "inputs": inputs}
+        if n == self.raster.height * self.raster.row_length:
+            y = self._whole(gates, right)
+            return y, {**after, "above": state["above"], "row": state["row"]}  # nothing comes after
+        above, row, outputs = state["above"], state["row"], []
+        for t in range(n):
+            place = (start + t) % self.raster.row_length
+            if place == 0 and start + t > 0:
+                above = {"left": row["left"], "right": self._right(row["gates"], above["right"])}
+                row = tree_zeros(row)
+            left, cell = self._left(gates[:, t], place, above["left"], row)
+            row = {
+                "left": write(row["left"], place, left[:, None]),
+                "cell": write(row["cell"], place, cell[:, None]),
+                "gates": write(row["gates"], place, right[:, t, None]),
+            }
+            outputs.append(left + above["right"][:, place])
+        return torch.stack(outputs, dim=1), {**after, "above": above, "row": row}
+
+    def _left(self, gates: Tensor, place: int, above: Tensor, row: State) -> tuple[Tensor, Tensor]:
+        """Return hidden and cell (B, H) of the left direction at one place of a row."""
+        channels = self.raster.channels
+        pixel, channel = place // channels, place % channels
+        beside = slice((pixel - 1) * channels, pixel * channels)
+        h, c = row["left"][:, beside], row["cell"][:, beside]
+        if pixel == 0:
+            h = c = torch.zeros_like(above[:, :channels])
+        seen = torch.cat([h, above[:, pixel * channels : (pixel + 1) * channels]], dim=1).flatten(1)
+        own = slice(channel * 4 * self.hidden_features, (channel + 1) * 4 * self.hidden_features)
+        return lstm_cell(gates + seen @ self.recurrent[0][:, own], c[:, channel])
+
+    def _right(self, gates: Tensor, above: Tensor) -> Tensor:
+        """Return the right direction's row (B, W C, H) from its gates and the row above it."""
+        channels = self.raster.channels
+        gates = gates.unflatten(1, (-1, channels))
+        above = above.unflatten(1, (-1, channels)).flatten(2)
+        h = c = torch.zeros_like(above[:, 0])
+        row = []
+        for w in range(self.raster.width - 1, -1, -1):
+            seen = torch.cat([h, above[:, w]], dim=1) @ self.recurrent[1]
+            hidden, cell = lstm_cell(gates[:, w] + seen.unflatten(-1, (channels, -1)), c.unflatten(-1, (channels, -1)))
+            h, c = hidden.flatten(1), cell.flatten(1)
+            row.append(hidden)
+        return torch.cat(row[::-1], dim=1)
+
+    def _whole(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return the outputs (B, T, H) of a whole image from the gates (B, T, 4 H) of both directions."""
+        height, width, channels = self.raster
+        both = torch.stack([left, right]).unflatten(2, (height, width, channels))
+        both = torch.stack([both[0], both[1].flip(2)])  # the right direction is the left one of the mirror image
+        hidden = diagonal_scan(both, self.recurrent)
+        shifted = F.pad(hidden[1].flip(2), (0, 0, 0, 0, 0, 0, 1, 0))[:, :height]
+        return (hidden[0] + shifted).flatten(1, 3)
+
+    def dependencies(self, length: int) -> Tensor:
+        height, width, channels = self.raster
+        pixel = torch.arange(height * width)
+        row, column = pixel // width, pixel % width
+        down, across = row[:, None] - row, column[:, None] - column
+        left = (down >= 0) & (across >= 0) & (down + across > 0)
+        right = (down >= 1) & (across <= 0)
+        others = (left | right).repeat_interleave(channels, 0).repeat_interleave(channels, 1)
+        return (others | self.inputs.dependencies(height * width * channels))[:length, :length]
+
+
+def tree_zeros(row: State) -> State:
+    """Return a state of the same shapes, all zeros.
+
+    Example:
+        >>> tree_zeros({"h": torch.ones(1, 2)})
+        {'h': tensor([[0., 0.]])}
+    """
+    return {name: torch.zeros_like(part) for name, part in row.items()}
