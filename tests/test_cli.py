@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import seriatim.cli
 from seriatim import runs
 from seriatim.cli import app
-from seriatim.tasks import evaluate
+from seriatim.tasks import evaluate, explain
 
 SMALL = ["--set", "model.hidden_features=[12]", "--set", "training.batch_size=20"]
 
@@ -328,6 +328,17 @@ def test_explain_gives_bits(work, tmp_path):
     assert [line.split(",")[0] for line in table[1:]] == ["town", "age", "income"]
     ensemble = ok("explain", work / "any", data, "--orders", 3)
     assert "3 orders" in ensemble.stderr
+
+
+def test_explain_reads_no_more_rows_than_asked_for(work, tmp_path, monkeypatch):
+    from seriatim import tasks
+
+    given = []
+    monkeypatch.setattr(tasks, "explain", lambda joint, x, **options: given.append(x) or explain(joint, x, **options))
+    ok("explain", work / "classes", work / "images.npz", "--rows", 4, "--out", tmp_path / "bits.npy")
+    whole = explain(runs.load(work / "classes"), np.load(work / "images.npz")["x"], np.load(work / "images.npz")["y"])
+    assert len(given[0]) == 4
+    np.testing.assert_allclose(np.load(tmp_path / "bits.npy"), whole.bits[:4], rtol=1e-5)
 
 
 def test_check_prints_the_report_and_its_status(work, monkeypatch):

@@ -46,15 +46,14 @@ def run(
     Results: a heat map (.png: each row beside its bits), a table by column (.csv; stdout) or all bits (.npy).
     """
     suffix = ".csv" if out is None else ending(out, ENDINGS)
-    from seriatim.cli.loading import contexts, open_run, read_rows
+    from seriatim.cli.loading import Rows, contexts, open_run, read_rows
     from seriatim.report.views import View
     from seriatim.tasks import explain
 
     own = open_run(path, device)
     read = read_rows(own, file, split)
+    read = Rows(read.x[:rows], None if read.labels is None else read.labels[:rows], read.source)
     found = explain(own.joint(contexts(own, context, read), orders), read.x, batch_size=batch_size)
-    if rows is not None:
-        found = type(found)(found.bits[:rows], found.log_prob[:rows], found.note)
     names = View(own.model.event_shape, own.kind[1], own.schema).names()
     if found.bits[0].size != len(names):
         names = [f"x{t + 1}" for t in range(found.bits[0].size)]
