@@ -251,7 +251,8 @@ def test_sample_given_a_class(work):
     by_name = ok("sample", work / "classes", "-n", 3, "--context", "label=2").stdout
     assert by_name == ok("sample", work / "classes", "-n", 3, "--context", "2").stdout
     assert by_name != ok("sample", work / "classes", "-n", 3, "--context", "0").stdout
-    refused("sample", work / "classes", words=["--context", "conditional"])
+    every = ok("sample", work / "classes", "-n", 2).stdout.splitlines()
+    assert [line.split(",")[0] for line in every] == ["class", "0", "1", "2", "0", "1", "2"]
     refused("sample", work / "classes", "--context", "9", words=["--context", "expected 0, 1, 2", "'9'"])
     refused("sample", work / "made", "--context", "1", words=["--context", "unconditional"])
 

@@ -20,7 +20,7 @@ from seriatim.cli.options import (
 from seriatim.cli.output import say, show, show_json
 
 if TYPE_CHECKING:
-    from seriatim.cli.loading import Run
+    from seriatim.cli.loading import Rows, Run
     from seriatim.tasks import Baseline, Evaluation
 
 
@@ -54,11 +54,11 @@ def run(
     result = evaluate(joint, rows.x, batch_size=batch_size, seed=seed)
     others = compared(own, rows.x) if baselines and own.settings is not None else []
     if json:
-        show_json(as_dict(result, others) | {"run": str(path), "rows": rows.source})
+        show_json(as_dict(result, others) | {"run": str(path), "rows": rows.source, "binarised": rows.binarised})
     else:
         if not own.model.head.discrete:
             say("note: real numbers have densities, per unit of each column or entry: nats shift with the unit")
-        show(as_text(result, others, str(path), rows.source))
+        show(as_text(result, others, str(path), rows))
 
 
 def compared(run: Run, test: Any) -> list[Baseline]:
@@ -96,13 +96,14 @@ def as_dict(result: Evaluation, others: list[Baseline]) -> dict[str, Any]:
     }
 
 
-def as_text(result: Evaluation, others: list[Baseline], name: str, source: str) -> str:
+def as_text(result: Evaluation, others: list[Baseline], name: str, rows: Rows) -> str:
     """Return a score and its baselines as a table with units."""
     low, high = result.interval
     width = max([len(name), *(len(b.name) for b in others)])
     lines = [
-        f"{source}: {len(result.log_prob)} rows of {result.num_dimensions} values; "
+        f"{rows.source}: {len(result.log_prob)} rows of {result.num_dimensions} values; "
         f"the interval is a {result.confidence:.0%} bootstrap over rows",
+        *([] if rows.binarised is None else [f"binarised: {rows.binarised}"]),
         f"{'':<{width}}  nats per row  bits/dim",
         f"{name:<{width}}  {result.nats:12.4f}  {result.bits_per_dim:8.4f}  [{low:.4f}, {high:.4f}] nats",
     ]

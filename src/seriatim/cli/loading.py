@@ -134,11 +134,22 @@ def _read_settings(file: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows for a model: x (N, *event_shape), the class of each where the model wants one, and where they are from."""
+    """Rows for a model: x (N, *event_shape), the class of each where the model wants one, and where they are from.
+
+    `binarised` says how grey values became bits. `known` (N,) is False where hidden values of x are gaps in the file.
+    """
 
     x: np.ndarray
     labels: np.ndarray | None
     source: str
+    binarised: str | None = None
+    known: np.ndarray | None = None
+
+    def first(self, count: int) -> Rows:
+        """Return the first rows."""
+        x, labels, known = (part if part is None else part[:count] for part in (self.x, self.labels, self.known))
+        assert x is not None
+        return Rows(x, labels, self.source, self.binarised, known)
 
 
 def own_rows(run: Run, split: str) -> Rows:
@@ -146,13 +157,14 @@ def own_rows(run: Run, split: str) -> Rows:
     return _of_dataset(run, run.data, split)
 
 
-def read_rows(run: Run, source: str, split: str | None = None) -> Rows:
+def read_rows(run: Run, source: str, split: str | None = None, hidden: np.ndarray | None = None) -> Rows:
     """Read rows for a run's model.
 
     Args:
         run: whose model and schema decide what the rows must be.
-        source: a named set or an archive with splits, else a file or a folder whose rows are all taken.
+        source: a named set, an archive or a folder with splits, else a file or a folder whose rows are all taken.
         split: "train", "valid" or "test" (the default where there are splits); of the run's own data its splits.
+        hidden: (*event_shape) bool, places whose values in an array may be NaN, for they are not read.
 
     Raises:
         ValueError: an unknown source, a damaged file, or rows that do not fit the model; names file and place.
@@ -160,10 +172,11 @@ def read_rows(run: Run, source: str, split: str | None = None) -> Rows:
     if split is not None and split not in SPLITS:
         raise UserError(f"--split: expected {', '.join(SPLITS)}, got {split}")
     path = Path(source)
+    own = run.settings is not None and source == run.settings.data.source
+    if own and (split is not None or source in data_module.NAMED):
+        return own_rows(run, split or "test")
     if source in data_module.NAMED:
         return _of_dataset(run, data_module.load(source), split or "test")
-    if split is not None and run.settings is not None and source == run.settings.data.source:
-        return own_rows(run, split)
     if not path.exists():
         known = [*data_module.NAMED]
         hint = unknown_name(source, known) if "." not in path.name and "/" not in source else "no such file or folder"
@@ -172,9 +185,9 @@ def read_rows(run: Run, source: str, split: str | None = None) -> Rows:
     if kind == "table":
         return _of_table(run, path)
     if path.is_dir():
-        return _of_folder(run, path, levels)
+        return _of_folder(run, path, levels, split or "test")
     if path.name.lower().endswith((".npy", ".npz")):
-        return _of_arrays(run, path, split or "test")
+        return _of_arrays(run, path, split or "test", hidden)
     if len(run.model.event_shape) == 1:
         table = data_module.read_table(path)
         columns = [_numbers(path, table, name) for name in table.names]
@@ -186,7 +199,7 @@ def _of_dataset(run: Run, data: Dataset, split: str) -> Rows:
     if split not in SPLITS:
         raise UserError(f"--split: expected {', '.join(SPLITS)}, got {split}")
     labels = None if data.labels is None else data.labels[split]
-    return Rows(_fitted(run, data.splits[split], data.name), labels, f"{data.name}, {split}")
+    return Rows(_fitted(run, data.splits[split], data.name), labels, f"{data.name}, {split}", data.binarisation)
 
 
 def _of_table(run: Run, path: Path) -> Rows:
@@ -202,39 +215,56 @@ def _of_table(run: Run, path: Path) -> Rows:
         raise UserError(f"{path}: {error}") from None
 
 
-def _of_folder(run: Run, path: Path, levels: int | None) -> Rows:
+def _of_folder(run: Run, path: Path, levels: int | None, split: str) -> Rows:
     shape = run.model.event_shape
     if len(shape) not in (2, 3):
         raise UserError(f"FILE: expected an array or a table for rows of shape {tuple(shape)}, got the folder {path}")
-    rule, grey_levels = _coarsening(run)
+    folders = data_module.split_folders(path)
+    folder = path if path in folders.values() else folders.get(split)
+    if folder is None:
+        raise UserError(f"--split: expected {', '.join(folders)}, the splits of {path}, got {split}")
+    rule, seed = _rule(run)
     read = data_module.load_image_folder(
-        path,
+        folder,
         size=(shape[0], shape[1]),
         grey=len(shape) == 2,
-        levels=grey_levels if rule is not None else levels or 256,
+        levels=_grey_levels(run) if rule is not None else levels or 256,
         binarise=rule,
+        seed=seed,
     )
     names = None if read.labels is None else np.array(read.class_names)[read.labels].tolist()
-    return Rows(_fitted(run, read.images, str(path)), _classes(run, path, names), str(path))
+    how = None if rule is None else data_module.how_drawn(rule, seed)
+    return Rows(_fitted(run, read.images, str(folder)), _classes(run, folder, names), str(folder), how)
 
 
-def _of_arrays(run: Run, path: Path, split: str) -> Rows:
+def _of_arrays(run: Run, path: Path, split: str, hidden: np.ndarray | None) -> Rows:
     parts = data_module.load_parts(path)
     name = split if split in parts.arrays else "train"
     x, raw = parts.arrays[name], None if parts.labels is None else parts.labels[name].tolist()
-    rule, levels = _coarsening(run)
-    if rule is not None and x.dtype.kind in "iu" and x.max(initial=0) > 1:
-        x = data_module.binarise(x, rule, levels=levels, seed=0)
-    return Rows(
-        _fitted(run, x, str(path)), _classes(run, path, raw), f"{path}{f', {name}' if len(parts.arrays) > 1 else ''}"
-    )
+    known = None
+    if hidden is not None and x.dtype.kind == "f" and x.shape[1:] == hidden.shape:
+        gaps = np.isnan(x) & hidden
+        x, known = np.where(gaps, 0, x), ~gaps.reshape(len(x), -1).any(1)
+    rule, seed = _rule(run)
+    how = None
+    if rule is not None and x.dtype.kind in "iuf" and x.max(initial=0) > 1:
+        levels = _grey_levels(run)
+        grey = data_module.check_array(x, kind="integer", levels=levels, event_shape=x.shape[1:], name=str(path))
+        x = data_module.binarise(grey, rule, levels=levels, seed=seed)
+        how = data_module.how_drawn(rule, seed)
+    where = f"{path}{f', {name}' if len(parts.arrays) > 1 else ''}"
+    return Rows(_fitted(run, x, str(path)), _classes(run, path, raw), where, how, known)
 
 
-def _coarsening(run: Run) -> tuple[str | None, int]:
-    """The binarisation of the run's training rows, and the grey levels before it."""
-    if run.settings is None:
-        return None, 256
-    return run.settings.data.binarise, run.settings.data.levels or 256
+def _rule(run: Run) -> tuple[str | None, int]:
+    """The binarisation of the run's training rows, and the seed of its draws."""
+    return (None, 0) if run.settings is None else (run.settings.data.binarise, run.settings.data.split_seed)
+
+
+def _grey_levels(run: Run) -> int:
+    """The number of grey levels that the run's training rows had before they were binarised."""
+    assert run.settings is not None
+    return run.settings.data.levels or int(run.data.provenance.get("grey_levels", 256))
 
 
 def _classes(run: Run, path: Path, raw: list[Any] | None) -> np.ndarray | None:
@@ -294,6 +324,12 @@ def contexts(run: Run, given: str | None, rows: Rows | None) -> Tensor | None:
     if isinstance(encoder, Labels):
         return torch.tensor(_class(run, value, encoder.num_features))
     raise UserError(f"--context: expected a model conditioned on classes or a vector, got {encoder}")
+
+
+def every_class(run: Run, num: int) -> Tensor | None:
+    """Return every class in turn, so many times, (num * C,); None for a model that is not one of classes."""
+    encoder = run.model.encoder
+    return torch.arange(encoder.num_features).repeat(num) if isinstance(encoder, Labels) else None
 
 
 def _class(run: Run, value: str, num_classes: int) -> int:

@@ -34,6 +34,18 @@ def run(
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Set one name, e.g. model.hidden_features=[64].")
     ] = None,
     context: Annotated[str | None, typer.Option("--context", metavar="labels", help="Learn p(x | label).")] = None,
+    resize: Annotated[
+        str | None, typer.Option("--resize", metavar="HEIGHTxWIDTH", help="Scale the images of a folder.")
+    ] = None,
+    grey: Annotated[
+        bool | None,
+        typer.Option("--grey/--colour", help="Channels of the images of a folder; as they are if not given."),
+    ] = None,
+    levels: Annotated[int | None, typer.Option("--levels", help="Grey levels of images: 2 to 256.")] = None,
+    binarise: Annotated[
+        str | None,
+        typer.Option("--binarise", metavar="RULE", help="threshold:T, sampled (once), or dynamic (each epoch)."),
+    ] = None,
     resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Go on with a stopped run.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the training rows.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of first weights, order of rows and dropout.")] = None,
@@ -51,7 +63,14 @@ def run(
     """
     flags: dict[str, dict[str, Any]] = {
         "model": {"name": model},
-        "data": {"source": data, "context": context},
+        "data": {
+            "source": data,
+            "context": context,
+            "size": None if resize is None else _size(resize),
+            "grey": grey,
+            "levels": levels,
+            "binarise": binarise,
+        },
         "training": {
             "epochs": epochs,
             "seed": seed,
@@ -77,6 +96,14 @@ def run(
         show(f"validation: {result['valid_nats']:.4f} nats per row, {result['valid_bits_per_dim']:.4f} bits/dim")
     show(f"run: {result['run']}")
     say(f"next: seriatim evaluate {result['run']}   or: seriatim report {result['run']}")
+
+
+def _size(text: str) -> int | list[int]:
+    """Return the side, or height and width, of --resize."""
+    sizes = text.split("x")
+    if len(sizes) > 2 or not all(size.isdecimal() and int(size) for size in sizes):
+        raise UserError(f"--resize: expected a side or HEIGHTxWIDTH, such as 28 or 28x20, got {text!r}")
+    return int(text) if len(sizes) == 1 else [int(size) for size in sizes]
 
 
 def _start(given: dict[str, Any], file: Path | None, sets: list[str], out: Path | None) -> dict[str, Any] | None:

@@ -2,8 +2,15 @@
 
 from seriatim.data.arrays import array_dataset, check_array, recognise_array
 from seriatim.data.dataset import Dataset, Kind
-from seriatim.data.grey import binarise, quantise
-from seriatim.data.images import ImageFolder, coarsen, image_folder_dataset, load_image_folder, save_grid
+from seriatim.data.grey import binarise, how_drawn, quantise
+from seriatim.data.images import (
+    ImageFolder,
+    coarsen,
+    image_folder_dataset,
+    load_image_folder,
+    save_grid,
+    split_folders,
+)
 from seriatim.data.infer import infer_schema
 from seriatim.data.loading import as_dataset, load, table_dataset
 from seriatim.data.named import NAMED, NamedSet, load_named
@@ -28,6 +35,7 @@ __all__ = [
     "check_array",
     "coarsen",
     "from_frame",
+    "how_drawn",
     "image_folder_dataset",
     "infer_schema",
     "is_frame",
@@ -41,6 +49,7 @@ __all__ = [
     "read_table",
     "recognise_array",
     "save_grid",
+    "split_folders",
     "split_indices",
     "table_dataset",
     "write_csv",

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from seriatim.data.grey import binarise
+from seriatim.data.grey import binarise, how_binarised
 from seriatim.data.schema import Schema
 from seriatim.data.splits import SPLITS
 
@@ -100,6 +100,19 @@ class Dataset:
             return len(self.class_names)
         return 0 if self.labels is None else 1 + max(int(y.max()) for y in self.labels.values())
 
+    @property
+    def binarisation(self) -> str | None:
+        """How grey values became bits, to stand beside every number; None where they were not changed.
+
+        Example:
+            >>> x = np.zeros((4, 2), dtype=np.uint8)
+            >>> bits = Dataset("x", x, x, x, kind="binary", levels=2, provenance={"binarise": "threshold:0.5"})
+            >>> bits.binarisation
+            'threshold:0.5'
+        """
+        rule = self.provenance.get("binarise")
+        return None if rule is None else how_binarised(rule, int(self.provenance.get("binarise_seed", 0)))
+
     @cached_property
     def digest(self) -> str:
         """The sha256 of names, shapes, dtypes and bytes of the splits, in hexadecimal."""
@@ -145,6 +158,8 @@ class Dataset:
         lines.append("rows: " + ", ".join(f"{name} {len(x)}" for name, x in self.splits.items()))
         if self.labels is not None:
             lines.append(f"classes: {self.num_classes}")
+        if self.binarisation is not None:
+            lines.append(f"binarised: {self.binarisation}")
         if self.schema is not None:
             lines += [f"column {column.describe()}" for column in self.schema.columns]
         lines += [f"note: {note}" for note in self.notes]

@@ -99,3 +99,26 @@ def binarise(x: np.ndarray, how: str, *, levels: int, seed: int = 0, stream: int
         uniform = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
         out[start : start + _BLOCK] = uniform * (levels - 1) < part
     return out.reshape(x.shape)
+
+
+def how_binarised(how: str, seed: int) -> str:
+    """Say how a data set was binarised: the rule, what is drawn when, and the seed of the draws.
+
+    Example:
+        >>> how_binarised("dynamic", 3)
+        'dynamic (train drawn anew each epoch, valid and test once, seed 3)'
+    """
+    if parse_binarise(how) is not None:
+        return how
+    drawn = "each split drawn once" if how == "sampled" else "train drawn anew each epoch, valid and test once"
+    return f"{how} ({drawn}, seed {seed})"
+
+
+def how_drawn(how: str, seed: int) -> str:
+    """Say how the rows of a file were binarised: the rule, and the seed of the one draw.
+
+    Example:
+        >>> how_drawn("dynamic", 3), how_drawn("threshold:0.5", 3)
+        ('dynamic (these rows drawn once, seed 3)', 'threshold:0.5')
+    """
+    return how if parse_binarise(how) is not None else f"{how} (these rows drawn once, seed {seed})"

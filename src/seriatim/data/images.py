@@ -89,7 +89,7 @@ def load_image_folder(
             (height, width), (h, w) = pixels[0].shape[:2], array.shape[:2]
             raise ValueError(
                 f"{file}: expected {height} x {width} pixels as in {files[0].name}, got {h} x {w}; "
-                "size=(height, width) scales all images"
+                "size=(height, width) scales all images (--resize HEIGHTxWIDTH)"
             )
     images = quantise(np.stack(pixels), levels)
     if binarise is not None:
@@ -134,12 +134,7 @@ def image_folder_dataset(
         ((2, 3), 8)
     """
     path = Path(path)
-    folders = {"train": path}
-    if (path / "train").is_dir():
-        found = {"train": path / "train", "valid": path / "valid", "test": path / "test"}
-        if not found["valid"].is_dir():
-            found["valid"] = path / "val"
-        folders = {split: folder for split, folder in found.items() if folder.is_dir()}
+    folders = split_folders(path)
     parts: dict[str, np.ndarray] = {}
     labels: dict[str, np.ndarray] = {}
     for split, folder in folders.items():
@@ -148,6 +143,7 @@ def image_folder_dataset(
         parts[split] = read.images
         if read.labels is not None and read.class_names is not None:
             labels[split] = np.array(read.class_names)[read.labels]
+    _refuse_new_classes(folders, labels)
     shape = parts["train"].shape[1:]
     data = array_dataset(
         parts["train"],
@@ -162,6 +158,32 @@ def image_folder_dataset(
         provenance={"path": str(path), "resize": list(shape[:2]) if size else None, "grey": grey},
     )
     return coarsen(data, binarise=binarise, seed=split_seed)
+
+
+def _refuse_new_classes(folders: dict[str, Path], labels: dict[str, np.ndarray]) -> None:
+    """Raise ValueError where a held-out split has a class that the training rows lack."""
+    for split, names in labels.items():
+        if "train" in labels and (new := sorted(set(names.tolist()) - set(labels["train"].tolist()))):
+            raise ValueError(f"{folders['train']}: expected images of the class {new[0]!r}, as in {split}, got none")
+
+
+def split_folders(path: str | Path) -> dict[str, Path]:
+    """Return the folders of the splits: subfolders train, valid (or val) and test, or all rows as train.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / "train").mkdir(), (folder / "val").mkdir()
+        (None, None)
+        >>> [f"{split}: {found.name}" for split, found in split_folders(folder).items()]
+        ['train: train', 'valid: val']
+    """
+    path = Path(path)
+    if not (path / "train").is_dir():
+        return {"train": path}
+    valid = "valid" if (path / "valid").is_dir() else "val"
+    names = {"train": "train", "valid": valid, "test": "test"}
+    return {split: path / name for split, name in names.items() if (path / name).is_dir()}
 
 
 def coarsen(data: Dataset, *, levels: int | None = None, binarise: str | None = None, seed: int = 0) -> Dataset:
@@ -212,7 +234,12 @@ def coarsen(data: Dataset, *, levels: int | None = None, binarise: str | None = 
         **parts,
         kind="binary",
         levels=2,
-        provenance={**data.provenance, "binarise": binarise, "binarise_seed": seed},
+        provenance={
+            **data.provenance,
+            "binarise": binarise,
+            "binarise_seed": seed,
+            "grey_levels": grey_levels,
+        },
         grey=data.train if dynamic else None,
         grey_levels=grey_levels if dynamic else None,
     )
@@ -264,7 +291,7 @@ def save_grid(
     grey = np.round(images.astype(np.float64) * (255 / (levels - 1))).astype(np.uint8)
     tiles = grey.repeat(scale, axis=1).repeat(scale, axis=2)
     num, height, width = tiles.shape[:3]
-    columns = columns or math.ceil(math.sqrt(num))
+    columns = columns or square(num)
     rows = math.ceil(num / columns)
     canvas = np.full((rows * (height + pad) + pad, columns * (width + pad) + pad, *tiles.shape[3:]), _PAD, np.uint8)
     for i, tile in enumerate(tiles):
@@ -273,6 +300,16 @@ def save_grid(
     with replacing(path) as temporary:
         Image.fromarray(canvas).save(temporary, format="PNG")
     return path
+
+
+def square(num: int) -> int:
+    """Return how many columns lay so many pictures in a square.
+
+    Example:
+        >>> square(10)
+        4
+    """
+    return math.ceil(math.sqrt(num))
 
 
 def _find(path: Path) -> tuple[list[Path], np.ndarray | None, list[str] | None]:

@@ -19,6 +19,9 @@ _HEAT = (
 )
 """Anchors of the colour scale, from no surprise (dark) to the most (pale yellow)."""
 
+HIDDEN = (120, 92, 150)
+"""The violet of what is hidden or not drawn yet."""
+
 _DARK, _LIGHT = np.array([24.0, 27.0, 38.0]), np.array([244.0, 242.0, 236.0])
 
 
@@ -52,6 +55,16 @@ def grey_colours(image: np.ndarray, levels: int) -> np.ndarray:
     if image.ndim == 3:
         return (share * 255).round().astype(np.uint8)
     return (_DARK + share[..., None] * (_LIGHT - _DARK)).round().astype(np.uint8)
+
+
+def tinted(colours: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    """Return a picture (H, W, 3) with `HIDDEN`, which is no grey, at the places (H, W) that are not observed.
+
+    Example:
+        >>> tinted(np.zeros((1, 2, 3), dtype=np.uint8), np.array([[True, False]])).tolist()
+        [[[0, 0, 0], [120, 92, 150]]]
+    """
+    return np.where(observed[..., None], colours, np.array(HIDDEN, dtype=np.uint8))
 
 
 def png_bytes(colours: np.ndarray, observed: np.ndarray | None = None, scale: int = 1) -> bytes:
