@@ -12,6 +12,7 @@ import typer
 import typer.core
 
 from seriatim.cli.check import run as check
+from seriatim.cli.classify import run as classify
 from seriatim.cli.complete import run as complete
 from seriatim.cli.data import run as data
 from seriatim.cli.demo import run as demo
@@ -94,6 +95,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "score": score,
     "complete": complete,
     "explain": explain,
+    "classify": classify,
     "check": check,
     "models": models,
     "data": data,
