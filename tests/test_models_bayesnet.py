@@ -11,9 +11,14 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from scipy import stats
 from torch import Tensor
 
+from seriatim.fitting import fit
 from seriatim.models import BayesNet, FullTable
+from seriatim.runs import load, save
+from seriatim.tasks import complete
+from seriatim.testing import CHECKS, check
 
 ARITIES = [2, 3, 2, 4]
 PARENTS = [(2,), (0, 3), (), (2,)]
@@ -205,6 +210,51 @@ def test_a_net_reads_as_tables():
         "    2 | 0.5000 0.5000",
     ]
     assert net.draw().splitlines() == ["sky", "└── wet"]
+
+
+def weather() -> BayesNet:
+    """A net of a table with gaps: wet if it rains, unknown if the rain is."""
+    frame = {"rain": ["no", "yes", None, "no"] * 25, "ground": ["dry", "wet", None, "dry"] * 25}
+    return fit(frame, "bayesnet", pseudo_count=0)
+
+
+def test_a_net_of_a_table_shows_the_names_of_its_categories():
+    assert str(weather()).splitlines() == [
+        "p(rain)",
+        "      no    yes (unseen) (missing)",
+        "  0.5000 0.2500   0.0000    0.2500",
+        "p(ground | rain)",
+        "       rain |    dry    wet (unseen) (missing)",
+        "         no | 1.0000 0.0000   0.0000    0.0000",
+        "        yes | 0.0000 1.0000   0.0000    0.0000",
+        "   (unseen) | 0.2500 0.2500   0.2500    0.2500",
+        "  (missing) | 0.0000 0.0000   0.0000    1.0000",
+    ]
+
+
+def test_a_missing_value_is_a_symbol_of_a_table(tmp_path):
+    net = load(save(weather(), tmp_path))
+    gap = {"rain": [None, "no"], "ground": [None, None]}
+    np.testing.assert_allclose(net.score_samples(gap), [math.log(1 / 4), -math.inf], rtol=1e-6)
+    drawn = net.schema.decode(net.sample((200,), seed=0).numpy())
+    assert set(zip(drawn["rain"], drawn["ground"], strict=True)) == {("no", "dry"), ("yes", "wet"), (None, None)}
+    for observed in ([True, False], [False, True]):  # a prefix, and a sweep of the tree
+        done = complete(net, {"rain": [None], "ground": [None]}, np.array(observed), num=3, seed=0)
+        assert done.samples.isnan().all()
+        torch.testing.assert_close(done.log_prob, torch.zeros_like(done.log_prob))
+    assert fit({"a": ["x", None] * 20}, "full_table").score_samples({"a": [None]})[0] == pytest.approx(-0.69, abs=0.02)
+
+
+def test_a_net_with_missing_values_keeps_the_contract():
+    net = BayesNet((3,), [3, 4, 3], [(), (0,), (0, 1)], missing=True)
+    torch.nn.init.normal_(net.table.logits, generator=torch.Generator().manual_seed(0))
+    report = check(net, only=[name for name in CHECKS if name not in ("point_mass", "gradients")])
+    assert report.ok, str(report)
+    with pytest.raises(ValueError, match=r"expected codes .* or NaN .missing., got 2.0 at \(0, 2\)"):
+        net.log_prob(torch.tensor([[0.0, torch.nan, 2.0]]))
+    conditionals = net().conditionals(net.sample((4000,), seed=1))
+    u = conditionals.randomized_cdf(net.sample((4000,), seed=1))
+    assert stats.kstest(u[:, 2].detach().numpy(), "uniform").pvalue > 1e-6
 
 
 def test_a_long_table_is_cut():

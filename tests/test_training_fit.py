@@ -135,7 +135,7 @@ def test_tables_of_counts_are_fitted_in_closed_form_to_all_rows():
     assert isinstance(tree, BayesNet)
     assert tree.names == ["a", "b"]
     np.testing.assert_allclose(score_samples(tree, {"a": ["x"], "b": ["u"]}), np.log(0.5), rtol=1e-6)
-    with pytest.raises(ValueError, match=r"categories without gaps for BayesNet, got column 'a'"):
+    with pytest.raises(ValueError, match=r"columns of categories for BayesNet, got column 'a'"):
         fit({"a": RANDOM.normal(size=40), "b": ["u", "v"] * 20}, "bayesnet")
     with pytest.raises(ValueError, match=r"whole numbers for BayesNet"):
         fit(RANDOM.normal(size=(40, 2)), "bayesnet")

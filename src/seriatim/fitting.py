@@ -27,6 +27,7 @@ _HELD_OUT = 0.1  # of the rows, for early stopping
 _FEW = 30  # rows, of which none can be spared
 _STEPS = 4000  # of a preset, within the bounds on epochs
 _EPOCHS = (10, 400)
+_OF_DATA = ("data", "arities", "missing")  # arguments of `BayesNet.learn` that follow from the data
 _SCANS = ("flip_rows", "flip_columns", "transpose")
 
 
@@ -310,23 +311,24 @@ def counted(
             raise ValueError(f"{argument}: expected None for {name}, whose tables hold symbols, got one")
     x = rows.train if rows.valid is None else np.concatenate([rows.train, rows.valid])
     arities: int | list[int] = rows.levels or 0
+    about: dict[str, Any] = {}
     if rows.schema is not None:
-        arities = [column.num_categories + 1 for column in rows.schema.columns]  # the last stands for unseen ones
-        bad = [c.name for j, c in enumerate(rows.schema.columns) if c.kind != "categorical" or np.isnan(x[:, j]).any()]
+        bad = [column.name for column in rows.schema.columns if column.kind != "categorical"]
         if bad:
-            raise ValueError(f"X: expected categories without gaps for {name}, got column {bad[0]!r}")
+            raise ValueError(f"X: expected columns of categories for {name}, got column {bad[0]!r} of numbers")
+        # Of every column the last two symbols are "unseen" and "missing", as in `Columns`.
+        arities = [len(column.symbols) for column in rows.schema.columns]
+        about = {"names": rows.schema.names, "missing": True}
     elif not rows.levels:
         raise ValueError(f"X: expected whole numbers for {name}, got real ones")
-    codes = torch.as_tensor(x).long()
     if issubclass(kind, FullTable):
         refuse_unknown(f"options of {name}", options, ["names", "pseudo_count"])
-        counts = {"pseudo_count": options["pseudo_count"]} if "pseudo_count" in options else {}
-        known_names = rows.schema.names if rows.schema is not None else None
-        return FullTable(x.shape[1:], arities, names=options.get("names", known_names)).fit_counts(codes, **counts)
-    known = [option for option in inspect.signature(BayesNet.learn).parameters if option not in ("data", "arities")]
+        counts = {option: value for option, value in options.items() if option == "pseudo_count"}
+        about |= {option: value for option, value in options.items() if option == "names"}
+        return FullTable(x.shape[1:], arities, **about).fit_counts(x, **counts)
+    known = [option for option in inspect.signature(BayesNet.learn).parameters if option not in _OF_DATA]
     refuse_unknown(f"options of {name}", options, known)
-    names = {"names": rows.schema.names} if rows.schema is not None else {}
-    return BayesNet.learn(codes, arities, **{**names, **options})
+    return BayesNet.learn(x, arities, **{**about, **options})
 
 
 def preset(rows: Rows, seed: int, device: str, changes: Mapping[str, Any]) -> TrainConfig:

@@ -62,22 +62,36 @@ def run(
 
 
 def compared(run: Run, test: Any) -> list[Baseline]:
-    """Return the baselines for a run, fitted to its training rows."""
+    """Return the baselines for a run, fitted to its training rows, but the one that is the run's own model."""
+    import numpy as np
+
     from seriatim.models.bayesnet import Symbols
     from seriatim.tasks import baselines
+    from seriatim.tasks.baselines import BASELINES
 
     data = run.data
     head = None if isinstance(run.model.head, Symbols) else run.model.head
+    others = [name for name in BASELINES if name != _itself(run)]
     if data.schema is None:
-        return baselines(data.train, test, num_values=data.levels, head=head)
-    if all(column.kind == "categorical" and not column.missing for column in data.schema.columns):
-        arities = [column.num_categories + 1 for column in data.schema.columns]
-        try:
-            return baselines(data.train, test, num_values=arities, head=head)
-        except ValueError as error:  # gaps that training rows do not have
-            say(f"note: no baselines, for {error}")
-            return []
-    return baselines(data.train, test, head=head)
+        return baselines(data.train, test, num_values=data.levels, head=head, only=others)
+    columns = data.schema.columns
+    if any(column.kind != "categorical" for column in columns):
+        return baselines(data.train, test, head=head, only=others)
+    # Codes of the symbols of each column, of which the last stands for a missing value.
+    arities = [len(column.symbols) for column in columns]
+    train, codes = (np.where(np.isnan(x), np.array(arities) - 1, x) for x in (data.train, test))
+    return baselines(train, codes, num_values=arities, head=head, only=others)
+
+
+def _itself(run: Run) -> str | None:
+    """The baseline that the run's model is, if it is one."""
+    options = {} if run.settings is None else run.settings.model
+    own = (options.get("name"), options.get("method"), options.get("pseudo_count"))
+    known: dict[tuple[Any, ...], str] = {
+        ("bayesnet", "chow_liu", 0.1): "chow-liu",
+        ("bayesnet", "independent", 0.5): "factorised",
+    }
+    return known.get(own)
 
 
 def as_dict(result: Evaluation, others: list[Baseline]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from seriatim.data.checks import place
 from seriatim.data.tables import Table, from_frame, labels_of, number_label
 
-UNSEEN = "(unseen)"
+UNSEEN, MISSING = "(unseen)", "(missing)"
 ColumnKind = Literal["categorical", "integer", "continuous"]
 
 
@@ -55,6 +55,11 @@ class Column(BaseModel):
     def num_categories(self) -> int:
         """Number of categories K without the reserved code for unseen ones; 0 for numbers."""
         return len(self.categories or ())
+
+    @property
+    def symbols(self) -> list[str]:
+        """The categories, and what stands for an unseen one and for a missing value."""
+        return [*(self.categories or ()), UNSEEN, MISSING]
 
     def describe(self) -> str:
         """Return a line that says what the column holds."""

@@ -45,15 +45,30 @@ class Symbols(Head):
         self.num_params = max(self.arities)
         self._limits = torch.tensor(self.arities).reshape(tuple(event_shape or (len(self.arities),)))
 
+    def codes(self, values: Tensor, variables: Tensor | None = None) -> Tensor:
+        """Return the codes of values, int64; of whole rows (N, *event_shape) where no variables are named."""
+        return values.long()
+
+    def values(self, codes: Tensor) -> Tensor:
+        """Return the values of codes (N, *event_shape), the inverse of `codes`."""
+        return codes
+
     def encode(self, values: Tensor, variables: Tensor | None = None) -> Tensor:
-        return values.to(torch.get_default_dtype())[..., None]
+        return self.codes(values, variables).to(torch.get_default_dtype())[..., None]
 
     def forward(self, params: Tensor, variables: Tensor | None = None) -> d.Categorical:
-        if variables is not None:  # a network that knows nothing of arities gives all places equally many logits
-            arity = self._limits.flatten()[variables.cpu()].to(params.device)
-            beyond = torch.arange(self.num_params, device=params.device) >= arity[:, None]
-            params = params.masked_fill(beyond, -torch.inf)
-        return d.Categorical(logits=params, validate_args=False)
+        return d.Categorical(logits=self._masked(params, variables), validate_args=False)
+
+    def _masked(self, params: Tensor, variables: Tensor | None) -> Tensor:
+        if variables is None:
+            return params
+        # A network that knows nothing of arities gives all places equally many logits.
+        beyond = torch.arange(self.num_params, device=params.device) >= self._arity(variables, params)[:, None]
+        return params.masked_fill(beyond, -torch.inf)
+
+    def _arity(self, variables: Tensor | None, like: Tensor) -> Tensor:
+        limits = self._limits if variables is None else self._limits.flatten()[variables.cpu()]
+        return limits.to(like.device)
 
     @property
     def support(self) -> Any:
@@ -71,15 +86,71 @@ class _Codes(constraints.Constraint):
     is_discrete = True
     event_dim = 0
 
-    def __init__(self, limits: Tensor) -> None:
-        self.limits = limits
+    def __init__(self, limits: Tensor, *, or_missing: bool = False) -> None:
+        self.limits, self.or_missing = limits, or_missing
         super().__init__()
 
     def check(self, value: Tensor) -> Tensor:
-        return (value >= 0) & (value < self.limits.to(value.device)) & (value == value.floor())
+        code = (value >= 0) & (value < self.limits.to(value.device)) & (value == value.floor())
+        return code | value.isnan() if self.or_missing else code
 
     def __repr__(self) -> str:
-        return f"codes from 0 to the arity of their place less 1 (at most {int(self.limits.max()) - 1})"
+        missing = ", or NaN (missing)" if self.or_missing else ""
+        return f"codes from 0 to the arity of their place less 1 (at most {int(self.limits.max()) - 1}){missing}"
+
+
+class SymbolsOrMissing(Symbols):
+    """Symbols of a table, the last of each place for a missing value: NaN in the data, as in `Columns`.
+
+    Example:
+        >>> head = SymbolsOrMissing([3, 3])
+        >>> head.codes(torch.tensor([[1.0, torch.nan]]))
+        tensor([[1, 2]])
+    """
+
+    value_dtype = torch.float64
+
+    def codes(self, values: Tensor, variables: Tensor | None = None) -> Tensor:
+        return torch.where(values.isnan(), self._arity(variables, values) - 1, values).long()
+
+    def values(self, codes: Tensor) -> Tensor:
+        return codes.double().masked_fill(codes == self._arity(None, codes) - 1, torch.nan)
+
+    def forward(self, params: Tensor, variables: Tensor | None = None) -> d.Categorical:
+        return _OrMissing(self._masked(params, variables), self._arity(variables, params) - 1)
+
+    @property
+    def support(self) -> Any:
+        return _Codes(self._limits - 1, or_missing=True)
+
+    def values_at(self, place: int) -> list[Tensor]:
+        return [*torch.arange(self.arities[place] - 1).double(), torch.tensor(torch.nan, dtype=torch.float64)]
+
+    def another(self, values: Tensor, place: int) -> Tensor:
+        """Return another possible value of a place than the given ones, for tests."""
+        return torch.where(values.isnan(), 0.0, (values + 1) % (self.arities[place] - 1))
+
+
+class _OrMissing(d.Categorical):
+    """Codes of which the last of each place is given and drawn as NaN."""
+
+    def __init__(self, logits: Tensor, last: Tensor) -> None:
+        self._last = last
+        super().__init__(logits=logits, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return super().log_prob(torch.where(value.isnan(), self._last, value))
+
+    def from_uniforms(self, u: Tensor) -> Tensor:
+        codes = super().from_uniforms(u)
+        return codes.double().masked_fill(codes == self._last, torch.nan)
+
+    def randomized_cdf(self, value: Tensor) -> Tensor:
+        """Return F(v), drawn uniformly over the jump at v."""
+        codes = torch.where(value.isnan(), self._last, value).long()[..., None]
+        probs = self.probs.expand(*codes.shape[:-1], -1)
+        mass = probs.gather(-1, codes).squeeze(-1)
+        return probs.cumsum(-1).gather(-1, codes).squeeze(-1) - mass * torch.rand(mass.shape, dtype=mass.dtype)
 
 
 class BayesNet(AutoregressiveModel):
@@ -95,6 +166,7 @@ class BayesNet(AutoregressiveModel):
         arities: K_d of each place, or one number for all.
         parents: for each place the flat places of its parents; None for independent places.
         names: of the variables, for `str(model)` and `draw()`.
+        missing: the last symbol of each place stands for a missing value, which data hold as NaN.
 
     Raises:
         ValueError: a cycle (named), parents that are no places, or tables of more than 2^26 cells.
@@ -114,6 +186,8 @@ class BayesNet(AutoregressiveModel):
              1 | 0.0000 1.0000
     """
 
+    head: Symbols
+
     def __init__(
         self,
         event_shape: Sequence[int],
@@ -121,6 +195,7 @@ class BayesNet(AutoregressiveModel):
         parents: Sequence[Sequence[int]] | None = None,
         *,
         names: Sequence[str] | None = None,
+        missing: bool = False,
     ) -> None:
         places = math.prod(event_shape)
         arities = [arities] * places if isinstance(arities, int) else list(arities)
@@ -135,7 +210,7 @@ class BayesNet(AutoregressiveModel):
         position = {variable: t for t, variable in enumerate(permutation)}
         in_positions = [tuple(position[p] for p in parents[v]) for v in permutation]
         table = ConditionalTable(in_positions, [arities[v] for v in permutation])
-        super().__init__(table, Symbols(arities, event_shape), Order(event_shape, permutation))
+        super().__init__(table, _head(arities, event_shape, missing), Order(event_shape, permutation))
         self.table, self.parents, self.arities = table, parents, arities
         self.names = [f"x{i + 1}" for i in range(places)] if names is None else list(names)
 
@@ -146,14 +221,14 @@ class BayesNet(AutoregressiveModel):
             p(x_d = k | row) = (n_k,row + alpha) / (n_row + alpha K_d)
 
         Args:
-            data: (N, *event_shape) codes.
+            data: (N, *event_shape) codes, NaN where missing is a symbol.
             pseudo_count: alpha, added to every cell; a row never seen is uniform where alpha is 0.
         """
         if not pseudo_count >= 0:
             raise ValueError(f"pseudo_count: expected a number >= 0, got {pseudo_count}")
         x = torch.as_tensor(np.asarray(data)) if not isinstance(data, Tensor) else data
         self()._validate_sample(x)
-        codes = self.order.to_positions(x.long())
+        codes = self.order.to_positions(self.head.codes(x))
         table = self.table
         num_rows, width = table.logits.shape
         counts = torch.zeros(num_rows * width, dtype=torch.float64)
@@ -178,6 +253,7 @@ class BayesNet(AutoregressiveModel):
         pseudo_count: float = 0.1,
         names: Sequence[str] | None = None,
         seed: int = 0,
+        missing: bool = False,
     ) -> BayesNet:
         """Learn the structure from data (N, *event_shape), then fit the tables.
 
@@ -190,17 +266,19 @@ class BayesNet(AutoregressiveModel):
             pseudo_count: alpha of `fit_counts`, and of the mutual information of the tree.
             names: of the variables.
             seed: of the search.
+            missing: the last symbol of each place stands for a missing value, NaN in the data.
 
         Example:
             >>> data = torch.tensor([[0, 0, 1], [1, 1, 0], [0, 0, 0], [1, 1, 1]])
             >>> BayesNet.learn(data).parents
             [(), (0,), (0,)]
         """
-        x = np.asarray(data).astype(np.int64)
-        flat = x.reshape(len(x), -1)
+        x = torch.as_tensor(np.asarray(data))
+        x = x if x.is_floating_point() else x.long()  # bits too
         if arities is None:
-            arities = (flat.max(0) + 1).tolist()
-        sizes = [arities] * flat.shape[1] if isinstance(arities, int) else list(arities)
+            arities = (x.flatten(1).amax(0).long() + 1).tolist()
+        sizes = [arities] * math.prod(x.shape[1:]) if isinstance(arities, int) else list(arities)
+        flat = _head(sizes, x.shape[1:], missing).codes(x).flatten(1).numpy()
         parents: Sequence[Sequence[int]] | None = None
         if method == "chow_liu":
             parents = structure.chow_liu(flat, sizes, pseudo_count=pseudo_count)
@@ -208,7 +286,7 @@ class BayesNet(AutoregressiveModel):
             parents = structure.greedy_order_search(flat, sizes, max_parents=max_parents, score=score, seed=seed)
         elif method != "independent":
             raise ValueError(f"method: expected 'chow_liu', 'search' or 'independent', got {method!r}")
-        return BayesNet(x.shape[1:], sizes, parents, names=names).fit_counts(x, pseudo_count)
+        return BayesNet(x.shape[1:], sizes, parents, names=names, missing=missing).fit_counts(x, pseudo_count)
 
     def draw(self) -> str:
         """Draw the graph as text."""
@@ -216,6 +294,11 @@ class BayesNet(AutoregressiveModel):
 
     def __str__(self) -> str:
         return "\n".join(self._table_of(int(v), t) for t, v in enumerate(self.order.permutation))
+
+    def _symbols(self, variable: int) -> list[str]:
+        """The names of a variable's values: those of the categories of a table, else their codes."""
+        arity = self.arities[variable]
+        return list(map(str, range(arity))) if self.schema is None else self.schema.columns[variable].symbols[:arity]
 
     def _table_of(self, variable: int, position: int) -> str:
         """Return one table as text, at most 16 rows of it."""
@@ -225,13 +308,14 @@ class BayesNet(AutoregressiveModel):
         probabilities = torch.softmax(self.table.logits[start:stop, :arity].double(), -1).tolist()
         given = [self.names[p] for p in own]
         title = f"p({self.names[variable]}{' | ' + ', '.join(given) if own else ''})"
-        heads = " ".join(f"{k:>6}" for k in range(arity))
-        left = f"{' '.join(given)} | " if own else ""
-        lines = [title, f"  {left}{heads}"]
-        for row, cells in enumerate(probabilities[:_SHOWN_ROWS]):
-            values = _digits(row, [self.arities[p] for p in own])
-            label = " ".join(f"{v:>{len(name)}}" for v, name in zip(values, given, strict=True))
-            lines.append(f"  {label + ' | ' if own else ''}" + " ".join(f"{p:6.4f}" for p in cells))
+        symbols = [self._symbols(v) for v in (variable, *own)]
+        cells = [max(6, len(symbol)) for symbol in symbols[0]]
+        labels = [max(map(len, (name, *known))) for name, known in zip(given, symbols[1:], strict=True)]
+        lines = [title, "  " + _line(given, labels, symbols[0], cells)]
+        for row, numbers in enumerate(probabilities[:_SHOWN_ROWS]):
+            digits = _digits(row, [self.arities[p] for p in own])
+            values = [known[v] for known, v in zip(symbols[1:], digits, strict=True)]
+            lines.append("  " + _line(values, labels, [f"{p:.4f}" for p in numbers], cells))
         if stop - start > _SHOWN_ROWS:
             lines.append(f"  ... {stop - start - _SHOWN_ROWS:,} more rows")
         return "\n".join(lines)
@@ -246,6 +330,7 @@ class FullTable(BayesNet):
         event_shape: the shape of the places of the data.
         arities: K_d of each place, or one number for all.
         names: of the variables.
+        missing: as for `BayesNet`.
 
     Raises:
         ValueError: more than 2^26 cells; the error says how many it would need.
@@ -258,7 +343,12 @@ class FullTable(BayesNet):
     """
 
     def __init__(
-        self, event_shape: Sequence[int], arities: int | Sequence[int] = 2, *, names: Sequence[str] | None = None
+        self,
+        event_shape: Sequence[int],
+        arities: int | Sequence[int] = 2,
+        *,
+        names: Sequence[str] | None = None,
+        missing: bool = False,
     ) -> None:
         places = math.prod(event_shape)
         sizes = [arities] * places if isinstance(arities, int) else list(arities)
@@ -268,7 +358,18 @@ class FullTable(BayesNet):
             cells += rows
         if cells > MAX_CELLS:
             raise ValueError(f"event_shape: expected tables of at most {MAX_CELLS:,} cells, got {_size(cells)}")
-        super().__init__(event_shape, arities, [tuple(range(v)) for v in range(places)], names=names)
+        parents = [tuple(range(v)) for v in range(places)]
+        super().__init__(event_shape, arities, parents, names=names, missing=missing)
+
+
+def _head(arities: Sequence[int], event_shape: Sequence[int], missing: bool) -> Symbols:
+    return (SymbolsOrMissing if missing else Symbols)(arities, event_shape)
+
+
+def _line(left: Sequence[str], labels: Sequence[int], right: Sequence[str], cells: Sequence[int]) -> str:
+    """A line of a table: the values of the parents, a bar, and what stands in the columns, right-aligned."""
+    bar = " | " if left else ""
+    return " ".join(map(str.rjust, left, labels)) + bar + " ".join(map(str.rjust, right, cells))
 
 
 def _size(cells: int) -> str:

@@ -17,6 +17,7 @@ from seriatim.models.bayesnet import BayesNet
 from seriatim.nested import Nested
 from seriatim.tasks.evaluate import bits_per_dim, evaluate
 
+BASELINES = ("factorised", "chow-liu", "zlib", "xz")
 MAX_TREE_VALUES = 64
 MAX_TREE_COLUMNS = 16_384
 
@@ -79,7 +80,7 @@ def baselines(
             "xz", lambda raw: lzma.compress(raw, preset=9 | lzma.PRESET_EXTREME), test, num_values
         ),
     }
-    names = list(known if only is None else only)
+    names = list(BASELINES if only is None else only)
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"only: expected names among {', '.join(known)}, got {', '.join(unknown)}")
     return [known[name]() for name in names]

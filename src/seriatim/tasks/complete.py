@@ -173,7 +173,7 @@ def log_prob_given(
     joint, _, mask = _exact(as_joint(model, context), observed)
     rows = as_rows(x, joint)
     if isinstance(joint.model, BayesNet) and not _is_prefix(joint.order, mask):
-        codes = joint.order.to_positions(rows.long())
+        codes = joint.order.to_positions(joint.model.head.codes(rows))
         beliefs = Beliefs(joint.model, codes, joint.order.to_positions(mask[None])[0])
         return map_rows(joint, rows, lambda p, part: p.log_prob(part), batch_size) - beliefs.log_evidence
     return map_rows(joint, rows, lambda p, part: (p.log_prob_terms(part) * ~mask).flatten(1).sum(1), batch_size)
@@ -253,11 +253,11 @@ def _complete_tree(joint: Joint, rows: Tensor, mask: Tensor, addresses: Tensor, 
     assert isinstance(joint, Autoregressive)
     net = joint.model
     assert isinstance(net, BayesNet)
-    beliefs = Beliefs(net, joint.order.to_positions(rows.long()), joint.order.to_positions(mask[None])[0])
+    beliefs = Beliefs(net, joint.order.to_positions(net.head.codes(rows)), joint.order.to_positions(mask[None])[0])
     if not bool(beliefs.log_evidence.isfinite().all()):
         raise ValueError("x: expected observed values of positive probability, got a row that the tables exclude")
     u = uniforms(seed, addresses, torch.arange(joint.order.length), 1)[..., 0]
-    drawn = joint.order.to_data(beliefs.sample(u))
+    drawn = net.head.values(joint.order.to_data(beliefs.sample(u)))
     return drawn, joint.log_prob(drawn).double().cpu() - beliefs.log_evidence
 
 

@@ -93,9 +93,10 @@ def sample_law(case: Case) -> None:
     x = joint.sample((NUM_SAMPLES,), seed=11)
     if rows is None:
         return _uniform_transform(case, joint, x)
-    table = torch.stack(rows).double().flatten(1)
+    # NaN (missing) is a value like others; no code is -1.
+    table, x = (values.double().nan_to_num(nan=-1.0).flatten(1) for values in (torch.stack(rows), x))
     weights = torch.tensor([math.pi ** (i % 37) + i for i in range(table.shape[1])], dtype=torch.float64)
-    keys, drawn = (table @ weights).numpy(), (x.double().flatten(1) @ weights).numpy()
+    keys, drawn = (table @ weights).numpy(), (x @ weights).numpy()
     order = np.argsort(keys)
     found = np.searchsorted(keys[order], drawn - 1e-6)
     counts = np.bincount(order[np.minimum(found, len(order) - 1)], minlength=len(keys))
