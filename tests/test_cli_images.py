@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,9 @@ from PIL import Image
 import seriatim.data.files
 from seriatim import runs
 from seriatim.data import load
-from seriatim.report.pictures import HIDDEN
+from seriatim.report.pictures import HIDDEN, heat_colours
+from seriatim.report.sections import nearest
+from seriatim.report.views import View
 from seriatim.tasks import evaluate, generate
 from test_cli import ok, refused
 
@@ -294,3 +299,57 @@ def test_splits_of_a_folder_are_read_as_such(tmp_path):
     paint(other / "test", 8, count=2)
     assert len(ok("score", tmp_path / "run", other).stdout.splitlines()) == 5  # the test split
     refused("score", tmp_path / "run", other, "--split", "valid", words=["--split", "train, test", "valid"])
+
+
+def test_a_report_of_colours_shows_every_job(work, tmp_path):
+    ok("report", work / "colours", "--no-check", "--out", tmp_path / "colours.html")
+    html = (tmp_path / "colours.html").read_text()
+    for title in ("What does it imagine?", "Can it fill in what is missing?", "What surprises it?"):
+        assert title in html
+    parameters = sum(p.numel() for p in runs.load(work / "colours").parameters())
+    for shown in ("nats per image", "bits/dim", "95 % interval", f"{parameters:,} parameters", "bits per pixel"):
+        assert shown in html
+    assert re.search(r"[\d.]+ m?s per sample, 10 at once, cpu, \d+ thread", html)
+    assert html.count('alt="a sample of sky"') == html.count('alt="a sample of sun"') == 5
+    tiles = [decoded(uri) for uri in re.findall(r'src="data:image/png;base64,([^"]+)" alt="training rows"', html)]
+    train = load(work / "pictures", levels=8).train
+    assert len(tiles) == 10
+    for tile, row in zip(tiles, train, strict=False):
+        np.testing.assert_array_equal(tile, np.round(row * (255 / 7)))  # in colour
+    assert "binarised" not in html.split("config.yaml")[0]
+
+
+def decoded(png: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))
+
+
+def test_a_report_of_bits_says_how_they_were_drawn(work, tmp_path):
+    ok("report", work / "bits", "--no-check", "--out", tmp_path / "bits.html")
+    html = (tmp_path / "bits.html").read_text()
+    stated = "dynamic (train drawn anew each epoch, valid and test once, seed 5)"
+    assert html.count(stated) == 3  # under the title, below the table, in the card of the data
+    assert "Given: the left." in html  # what comes last in the model's order
+
+
+def test_surprise_of_colours_is_by_pixel(work, tmp_path):
+    view = View((3, 4, 3), 8)
+    bits = np.random.default_rng(0).random((2, 3, 4, 3)) * 9
+    shown = view.surprise(np.zeros((2, 3, 4, 3)), bits, ["a", "b"], "", bits)
+    assert shown.legend[1:] == (f"{np.quantile(bits.sum(-1), 0.999):.1f}", "bits per pixel")
+    largest = np.array([252, 245, 190])  # the end of the scale
+    for tile, own in zip(shown.rows[1].tiles, bits.sum(-1), strict=True):
+        colours = decoded(tile.src.split(",")[1])
+        expected = heat_colours(own, float(np.quantile(bits.sum(-1), 0.999)))
+        np.testing.assert_array_equal(colours, expected)
+        assert (colours == largest).all(-1).sum() <= 1
+    ok("explain", work / "colours", work / "pictures", "--rows", 2, "--out", tmp_path / "heat.png")
+    assert Image.open(tmp_path / "heat.png").mode == "RGB"
+
+
+def test_nearest_rows_are_found_in_pieces():
+    rng = np.random.default_rng(0)
+    rows, known = rng.integers(0, 256, (4, 2, 3)).astype(np.uint8), rng.integers(0, 256, (30, 2, 3)).astype(np.uint8)
+    distances = np.abs(rows[:, None].astype(int) - known).sum((2, 3))
+    which, least = nearest(rows, known, chunk=7)
+    np.testing.assert_array_equal(which, distances.argmin(1))
+    np.testing.assert_array_equal(least, distances.min(1))

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from seriatim.cli.building import build
+from seriatim.cli.drawing import NUM_SAMPLES
 from seriatim.cli.errors import UserError
 from seriatim.cli.loading import Run, open_run
 from seriatim.cli.output import csv_text, say, write_file
-from seriatim.cli.reporting import NUM_SAMPLES, footer, quick_checks, read_history, spread
+from seriatim.cli.reporting import footer, quick_checks, read_history, spread
 from seriatim.cli.sample import write_rows
 from seriatim.cli.settings import RunConfig, resolve
 from seriatim.data import Dataset, load
@@ -111,7 +112,7 @@ def demonstrate(out: Path, *, epochs: int | None = None, check: bool = True, see
     others = baselines(data.train, data.test, num_values=2, only=["factorised", "zlib", "xz"])
     tree_baseline = baselines(data.train, data.test, num_values=2, only=["chow-liu"])
     write_file(out / "scores.csv", lambda file: file.write_text(_scores_csv(models[0].evaluation), encoding="utf-8"))
-    sections = [score_section(models, others, view.noun, len(data.test))]
+    sections = [score_section(models, others, view.noun, len(data.test), data.binarisation)]
     say("demo: 4 of 5, samples, completions and surprise")
     sections += _pictures(out, made, tree, data, view, seed)
     sections.append(curve_section(read_history(out / "made" / "metrics.csv"), "MADE"))

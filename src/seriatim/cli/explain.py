@@ -99,13 +99,13 @@ def heat_map(run: Run, x: np.ndarray, bits: np.ndarray) -> np.ndarray:
     from seriatim.report.pictures import grey_colours, grid, heat_colours
     from seriatim.report.views import View
 
+    view = View(run.model.event_shape, run.kind[1])
+    bits = view.per_pixel(bits) if view.is_image else bits
     largest = max(1.0, float(np.quantile(bits, 0.995)))
     say(f"colours: dark is 0 bits or less, pale yellow {largest:.2f} bits and more")
-    view = View(run.model.event_shape, run.kind[1])
     if not view.is_image:
         return heat_colours(bits.reshape(len(bits), -1), largest).repeat(8, axis=0).repeat(8, axis=1)
     tiles = []
     for row, own in zip(x, bits, strict=False):
-        flat = own if own.ndim == 2 else own.reshape(*own.shape[:2], -1).sum(-1)
-        tiles += [grey_colours(row, view.levels or 256), heat_colours(flat, largest)]
+        tiles += [grey_colours(row, view.levels or 256), heat_colours(own, largest)]
     return grid(tiles, columns=min(16, len(tiles)), scale=max(1, 48 // x.shape[1]))

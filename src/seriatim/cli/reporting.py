@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from seriatim.autoregressive import OrderEnsemble
+from seriatim.cli.drawing import Drawn, drawn
 from seriatim.cli.errors import UserError
 from seriatim.cli.evaluate import compared
 from seriatim.cli.loading import Rows, Run, contexts, open_run, own_rows
@@ -38,13 +40,11 @@ from seriatim.tasks import (
     complete,
     evaluate,
     explain,
-    generate,
     log_prob_given,
 )
 from seriatim.tasks import region as region_mask
 from seriatim.tasks.rows import Joint, take
 
-NUM_SAMPLES = 10
 _COMPLETED_ROWS, _COMPLETIONS = 4, 8
 _CLASSIFIED_ROWS = 2000
 
@@ -68,16 +68,17 @@ def page_of(
     others = compared(run, rows.x)
     view = View(run.model.event_shape, run.kind[1], run.schema)
     scored = Scored(name, score, f"{sum(p.numel() for p in run.model.parameters()):,} parameters")
-    sections = [score_section([scored], others, view.noun, len(rows.x))]
+    sections = [score_section([scored], others, view.noun, len(rows.x), rows.binarised)]
     say("report: samples, completions, surprise")
-    sections += pictures(run, joint, rows.x, view, name, seed, orders)
+    imagined = drawn(run, joint, view, seed, orders)
+    sections += pictures(run, joint, rows.x, view, name, seed, imagined)
     if orders is None and isinstance(run.model.encoder, Labels):
         say("report: classes")
         sections.append(_classes(run, rows))
     history = read_history(path / "metrics.csv")
     if len(history) > 1:
         sections.append(curve_section(history, name))
-    sections.append(cards(run))
+    sections.append(cards(run, {"time": imagined.time}))
     if check:
         say("report: conformance suite")
         sections.append(_conformance(run))
@@ -89,15 +90,12 @@ def page_of(
 
 
 def pictures(
-    run: Run, joint: Joint, test: np.ndarray, view: View, name: str, seed: int, orders: int | None
+    run: Run, joint: Joint, test: np.ndarray, view: View, name: str, seed: int, imagined: Drawn
 ) -> list[Section]:
     """Return samples, completions (where a region is exact) and surprise."""
     train = run.data.train
     context = None if run.model.encoder is None or run.data.labels is None else run.data.labels["test"]
-    few = None if context is None else context[:NUM_SAMPLES]
-    source = joint if few is None else run.joint(few, orders)
-    samples = generate(source, NUM_SAMPLES if few is None else len(few), seed=seed).cpu().numpy()
-    sections = [samples_section(view, samples, train, name)]
+    sections = [samples_section(view, imagined.samples, train, name, imagined.classes, imagined.time)]
     own = run.joint(None if context is None else spread(context, _COMPLETED_ROWS))
     completed = _completion(own, spread(test, _COMPLETED_ROWS), view, name, seed)
     sections += [] if completed is None else [completed]
@@ -144,8 +142,8 @@ def spread(rows: np.ndarray, count: int) -> np.ndarray:
     return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
 
 
-def cards(run: Run) -> Section:
-    """Return the cards of the data and the model, and the configuration of the run."""
+def cards(run: Run, measured: Mapping[str, str]) -> Section:
+    """Return the cards of the data and the model, what was measured for this page, and the run's configuration."""
     model = run.model
     facts = [
         ("class", type(model).__name__),
@@ -155,6 +153,7 @@ def cards(run: Run) -> Section:
     if model.encoder is not None:
         facts.append(("conditioned on", repr(model.encoder)))
     facts += [(name, f"{value:.5g} {unit}") for name, (value, unit) in run.card.get("numbers", {}).items()]
+    facts += measured.items()
     blocks: list[Block] = [data_card(run.data), Facts(facts)]
     config = run.path / "config.yaml"
     if config.is_file():
@@ -186,7 +185,8 @@ def read_history(file: Path) -> list[dict[str, str]]:
 def _one_row(data: Any) -> str:
     if data.schema is not None:
         return f"A table of {len(data.schema)} columns"
-    return f"{' × '.join(map(str, data.event_shape))} {data.kind} values"
+    how = "" if data.binarisation is None else f", binarised: {data.binarisation}"
+    return f"{' × '.join(map(str, data.event_shape))} {data.kind} values{how}"
 
 
 def footer() -> str:

@@ -70,8 +70,10 @@ def headlines(best: Scored, baselines: Sequence[Baseline], noun: str) -> list[He
     return shown
 
 
-def score_section(models: Sequence[Scored], baselines: Sequence[Baseline], noun: str, num_rows: int) -> Section:
-    """Return the bars and the table of models beside baselines, best first."""
+def score_section(
+    models: Sequence[Scored], baselines: Sequence[Baseline], noun: str, num_rows: int, binarised: str | None = None
+) -> Section:
+    """Return the bars and the table of models beside baselines, best first, and how grey values became bits."""
     bars = [
         Bar(m.name, m.evaluation.nats, f"{m.evaluation.nats:.2f} nats", m.evaluation.interval, True, m.detail)
         for m in models
@@ -87,13 +89,13 @@ def score_section(models: Sequence[Scored], baselines: Sequence[Baseline], noun:
     if any(b.log_prob is None for b in applicable):
         caption += " Compressors see the same rows as packed bytes, all at once."
     blocks: list[Block] = [Bars(ordered, caption)] if positive else []
-    blocks.append(_score_table(models, baselines))
+    blocks.append(_score_table(models, baselines, "" if binarised is None else f"Bits from grey: {binarised}."))
     return Section(
         "How good is it?", blocks, "Exact likelihoods of rows that no model has seen, beside what knows less."
     )
 
 
-def _score_table(models: Sequence[Scored], baselines: Sequence[Baseline]) -> Table:
+def _score_table(models: Sequence[Scored], baselines: Sequence[Baseline], caption: str) -> Table:
     rows: list[tuple[float, list[str]]] = []
     for m in models:
         low, high = m.evaluation.interval
@@ -105,24 +107,42 @@ def _score_table(models: Sequence[Scored], baselines: Sequence[Baseline]) -> Tab
         else:
             rows.append((b.nats, [b.name, f"{b.nats:.3f}", "", f"{b.bits_per_dim:.4f}", b.detail]))
     header = ["", "nats per row", "95 % interval", "bits/dim", "what it is"]
-    return Table(header, [cells for _, cells in sorted(rows, key=lambda row: row[0])], numeric=(1, 2, 3))
+    return Table(header, [cells for _, cells in sorted(rows, key=lambda row: row[0])], caption, numeric=(1, 2, 3))
 
 
-def samples_section(view: View, samples: np.ndarray, train: np.ndarray, model: str) -> Section:
-    """Return samples beside training rows, each above the training row that is nearest to it."""
+def samples_section(
+    view: View, samples: np.ndarray, train: np.ndarray, model: str, classes: Sequence[TileRow] = (), time: str = ""
+) -> Section:
+    """Return samples beside training rows, each above the training row that is nearest to it; then rows by class."""
     groups = [("samples", samples)]
-    caption = f"Drawn from {model}: exact samples, none picked."
+    caption = f"Drawn from {model}: exact samples, none picked.{time and f' {time}.'}"
     if view.levels is not None:
-        flat, known = samples.reshape(len(samples), -1), train.reshape(len(train), -1)
-        nearest = np.stack([np.abs(known.astype(np.int64) - row).sum(1) for row in flat.astype(np.int64)])
-        groups.append(("nearest training rows", train[nearest.argmin(1)]))
-        copies = int((nearest.min(1) == 0).sum())
+        which, distances = nearest(samples, train)
+        groups.append(("nearest training rows", train[which]))
+        copies = int((distances == 0).sum())
         caption += (
             f" Below each its nearest training row (least total difference): {copies} of {len(samples)} samples "
             f"repeat one. The last line is training rows as they come."
         )
     groups.append(("training rows", train[: len(samples)]))
-    return Section("What does it imagine?", [view.rows(groups, caption)], "Samples, beside the rows it learned from.")
+    blocks = [view.rows(groups, caption)]
+    if classes:
+        blocks.append(Tiles(classes, "Drawn given the class that stands before the line.", view.tile_width))
+    return Section("What does it imagine?", blocks, "Samples, beside the rows it learned from.")
+
+
+def nearest(rows: np.ndarray, known: np.ndarray, chunk: int = 4096) -> tuple[np.ndarray, np.ndarray]:
+    """Return which known row is nearest to each row by total difference of whole numbers, and how far it is.
+
+    Example:
+        >>> nearest(np.array([[3, 0]]), np.array([[9, 9], [3, 1]], dtype=np.uint8))
+        (array([1]), array([1]))
+    """
+    flat = rows.reshape(len(rows), -1).astype(np.int32)
+    parts = [known[first : first + chunk] for first in range(0, len(known), chunk)]
+    wide = (part.reshape(len(part), -1).astype(np.int32) for part in parts)
+    distances = np.concatenate([np.stack([np.abs(part - row).sum(1) for row in flat]) for part in wide], axis=1)
+    return distances.argmin(1), distances.min(1)
 
 
 def completion_section(
@@ -231,6 +251,8 @@ def data_card(data: Any) -> Facts:
     ]
     if data.num_classes:
         facts.append(("classes", str(data.num_classes)))
+    if data.binarisation is not None:
+        facts.append(("binarised", data.binarisation))
     if data.schema is not None:
         facts += [("column", column.describe()) for column in data.schema.columns[:_MAX_LISTED]]
         if len(data.schema) > _MAX_LISTED:

@@ -55,12 +55,21 @@ class View:
     def tile(self, row: np.ndarray, caption: str = "", *, observed: np.ndarray | None = None, alt: str = "") -> Tile:
         """Return an image as a tile; places that are not observed are hatched."""
         mask = None if observed is None else np.asarray(observed.reshape(*self.event_shape[:2], -1).all(-1))
-        return Tile(image_uri(row, self.levels or 2, mask), caption, alt or caption, mask is not None, self.levels == 2)
+        ink = self.levels == 2 and len(self.event_shape) == 2  # colours are never inverted
+        return Tile(image_uri(row, self.levels or 2, mask), caption, alt or caption, mask is not None, ink)
 
     def heat(self, bits: np.ndarray, largest: float, caption: str = "") -> Tile:
-        """Return bits per place of an image as a tile."""
-        flat = bits if bits.ndim == 2 else bits.reshape(*self.event_shape[:2], -1).sum(-1)
-        return Tile(heat_uri(flat, largest), caption, f"surprise, {caption}")
+        """Return bits per pixel (H, W) of an image as a tile."""
+        return Tile(heat_uri(bits, largest), caption, f"surprise, {caption}")
+
+    def per_pixel(self, bits: np.ndarray) -> np.ndarray:
+        """Return the bits of images (N, *order shape) by pixel (N, H, W): the channels of a colour are summed.
+
+        Example:
+            >>> View((1, 1, 3), 8).per_pixel(np.ones((2, 1, 1, 3))).tolist()
+            [[[3.0]], [[3.0]]]
+        """
+        return bits if bits.ndim == 3 else bits.reshape(len(bits), *self.event_shape[:2], -1).sum(-1)
 
     def rows(self, groups: Sequence[tuple[str, np.ndarray]], caption: str) -> Block:
         """Show groups of rows, each with its label."""
@@ -85,9 +94,11 @@ class View:
             caption: below the picture.
             every: (M, *order shape), the bits of all rows, which set the scale.
         """
+        if self.is_image:
+            bits, every = self.per_pixel(bits), self.per_pixel(every)
         # A few extreme places must not make all others dark.
         largest = max(1.0, float(np.quantile(every, 0.999)))
-        legend = ("0", f"{largest:.1f}", "bits per place")
+        legend = ("0", f"{largest:.1f}", "bits per pixel" if self.is_image else "bits per place")
         if self.is_image:
             shown = [self.tile(row, alt=label) for row, label in zip(rows, labels, strict=True)]
             heats = [self.heat(b, largest, label) for b, label in zip(bits, labels, strict=True)]
