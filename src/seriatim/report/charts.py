@@ -62,7 +62,7 @@ def frame_of(curve: Curve) -> Frame | None:
     pad = 0.05 * (y_high - y_low) or 1.0
     y_low, y_high = y_low - 4 * pad, y_high + pad  # the mark's words stand below the line
     across = [x for x in ticks(x_low, x_high, 8) if x == int(x)] or [x_low]
-    return Frame(x_low, (x_high - x_low) or 1.0, y_low, y_high, across, ticks(y_low, y_high))
+    return Frame(x_low, (x_high - x_low) or 1.0, y_low, y_high, across, ticks(y_low, y_high, 6))
 
 
 def curve_svg(curve: Curve) -> Markup:
