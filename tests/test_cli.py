@@ -175,6 +175,23 @@ def test_a_run_without_a_name_gets_a_fresh_one(work, tmp_path, monkeypatch):
         assert f"run: runs/{expected}" in ok("train", work / "images.npz", "--model", "bayesnet").stdout
 
 
+def test_a_run_finds_its_data_from_any_folder(work, tmp_path, monkeypatch):
+    data, run, elsewhere = tmp_path / "rows.npz", tmp_path / "run", tmp_path / "elsewhere"
+    data.write_bytes((work / "images.npz").read_bytes())
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+    ok("train", "rows.npz", "--epochs", 1, *SMALL, "--out", "run")
+    own = ok("score", "run", "rows.npz", "--split", "test").stdout
+    assert len(own.splitlines()) == 17  # of 160 rows those of the run's own test split
+    monkeypatch.chdir(elsewhere)
+    assert "nats per row" in ok("evaluate", "../run", "--no-baselines").stdout
+    assert ok("score", run, "../rows.npz", "--split", "test").stdout == own
+    ok("train", "--resume", run, "--epochs", 1)
+    data.rename(tmp_path / "moved.npz")
+    for verb in (["evaluate", run], ["report", run], ["train", "--resume", run]):
+        refused(*verb, words=[str(data), "no such file", "config.yaml (data.source)"])
+
+
 def test_bayesnet_is_fitted_to_training_rows_only(work):
     from seriatim.data import load
     from seriatim.models import BayesNet
@@ -253,6 +270,7 @@ def test_sample_given_a_class(work):
     assert by_name != ok("sample", work / "classes", "-n", 3, "--context", "0").stdout
     every = ok("sample", work / "classes", "-n", 2).stdout.splitlines()
     assert [line.split(",")[0] for line in every] == ["class", "0", "1", "2", "0", "1", "2"]
+    refused("sample", work / "classes", "--context", "foo=2", words=["--context", "label=VALUE", "'foo=2'"])
     refused("sample", work / "classes", "--context", "9", words=["--context", "expected 0, 1, 2", "'9'"])
     refused("sample", work / "made", "--context", "1", words=["--context", "unconditional"])
 

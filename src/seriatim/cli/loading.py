@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from seriatim import data as data_module
 from seriatim import heads, runs
 from seriatim.cli.building import torch_device
 from seriatim.cli.errors import UserError, unknown_name
-from seriatim.cli.settings import RunConfig, resolve
+from seriatim.cli.settings import DataConfig, RunConfig, resolve
 from seriatim.columns import Columns
 from seriatim.context import Labels, Vector
 from seriatim.data import Dataset, Schema
@@ -56,8 +57,7 @@ class Run:
         """
         if self.settings is None:
             raise UserError(f"{self.path}: expected a run, with config.yaml that names its data, got a model alone")
-        source = self.settings.data.source
-        data = data_module.load(source, **self.settings.data.load_options)
+        source, data = self.settings.data.source, load_again(self.settings.data, self.path)
         digest = self.card.get("data", {}).get("sha256 of train, valid and test", data.digest)
         if digest != data.digest:
             raise UserError(
@@ -101,6 +101,21 @@ class Run:
         if not isinstance(self.model, OrderAgnosticMADE):
             raise UserError(f"--orders: expected an order-agnostic model, got {type(self.model).__name__}")
         return self.model.ensemble(orders, context)
+
+
+def load_again(settings: DataConfig, run: Path) -> Dataset:
+    """Load the data of a run.
+
+    Raises:
+        UserError: a file or folder that is no longer there.
+    """
+    for name, path in settings.paths.items():
+        if not Path(path).exists():
+            raise UserError(
+                f"{path}: expected the data of {run}, got no such file or folder: put it back, or write where it is "
+                f"now to {run / 'config.yaml'} (data.{name})"
+            )
+    return data_module.load(settings.source, **settings.load_options)
 
 
 def open_run(path: Path, device: str = "auto") -> Run:
@@ -172,7 +187,7 @@ def read_rows(run: Run, source: str, split: str | None = None, hidden: np.ndarra
     if split is not None and split not in SPLITS:
         raise UserError(f"--split: expected {', '.join(SPLITS)}, got {split}")
     path = Path(source)
-    own = run.settings is not None and source == run.settings.data.source
+    own = run.settings is not None and _same(source, run.settings.data.source)
     if own and (split is not None or source in data_module.NAMED):
         return own_rows(run, split or "test")
     if source in data_module.NAMED:
@@ -193,6 +208,11 @@ def read_rows(run: Run, source: str, split: str | None = None, hidden: np.ndarra
         columns = [_numbers(path, table, name) for name in table.names]
         return Rows(_fitted(run, np.column_stack(columns), str(path)), None, str(path))
     raise UserError(f"FILE: expected .npy, .npz or a folder of images for this model, got {path}")
+
+
+def _same(source: str, other: str) -> bool:
+    names = source in data_module.NAMED or other in data_module.NAMED
+    return source == other if names else os.path.abspath(source) == os.path.abspath(other)
 
 
 def _of_dataset(run: Run, data: Dataset, split: str) -> Rows:
@@ -316,9 +336,10 @@ def contexts(run: Run, given: str | None, rows: Rows | None) -> Tensor | None:
             )
         return torch.as_tensor(rows.labels).long()
     name, equals, value = given.rpartition("=")
-    label = run.settings.data.label if run.settings is not None else None
-    if equals and label is not None and name != label:
-        raise UserError(f"--context: expected {label}=VALUE, got {given!r}")
+    # Labels that are no column of a table have no name of their own.
+    known = (run.settings.data.label if run.settings is not None else None) or "label"
+    if equals and name != known:
+        raise UserError(f"--context: expected VALUE or {known}=VALUE, got {given!r}")
     if isinstance(encoder, Vector):
         return _vector(given, value, encoder.num_features)
     if isinstance(encoder, Labels):

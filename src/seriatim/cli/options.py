@@ -25,7 +25,7 @@ ContextOption = Annotated[
     typer.Option(
         "--context",
         metavar="VALUE",
-        help="Conditional models: one context for all rows, 7 or digit=7; if not given, the labels of the rows.",
+        help="Conditional models: one context for all rows, 7 or label=7; if not given, the labels of the rows.",
     ),
 ]
 SplitOption = Annotated[

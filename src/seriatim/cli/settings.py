@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,19 @@ class DataConfig(BaseModel):
     exclude: list[str] | None = None
     label: str | None = None
     max_categories: int | None = None
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """The fields that name a file or a folder."""
+        from seriatim.data import NAMED
+
+        given = {"source": None if self.source in NAMED else self.source, "data_dir": self.data_dir}
+        given |= {"valid": self.valid, "test": self.test}
+        return {field: path for field, path in given.items() if path is not None}
+
+    def located(self) -> DataConfig:
+        """Return the same with absolute paths: a run finds its data from any folder."""
+        return self.model_copy(update={field: os.path.abspath(path) for field, path in self.paths.items()})
 
     @property
     def load_options(self) -> dict[str, Any]:

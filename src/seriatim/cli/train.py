@@ -121,7 +121,9 @@ def _start(given: dict[str, Any], file: Path | None, sets: list[str], out: Path 
     data = load(config.data.source, **config.data.load_options)
     for note in data.notes:
         say(f"note: {note}")
-    config = config.model_copy(update={"training": preset(data, values.get("training") or {})})
+    config = config.model_copy(
+        update={"training": preset(data, values.get("training") or {}), "data": config.data.located()}
+    )
     model = build(config, data)
     folder = RunFolder.create(out or _fresh(f"{data.name}-{config.model['name']}"), config.model_dump(mode="json"))
     try:
@@ -133,15 +135,15 @@ def _start(given: dict[str, Any], file: Path | None, sets: list[str], out: Path 
 
 def _resume(path: Path, given: dict[str, Any], sets: list[str]) -> dict[str, Any] | None:
     from seriatim.cli.building import build
+    from seriatim.cli.loading import load_again
     from seriatim.cli.settings import CLOSED_FORM, merge, parse_set, resolve
-    from seriatim.data import load
     from seriatim.runs import RunFolder
 
     folder = RunFolder.resume(path)
     config = resolve(merge(merge(folder.config, given), parse_set(sets)))
     if config.model["name"] in CLOSED_FORM:
         raise UserError(f"--resume: expected a run of training by steps, got a {config.model['name']}, which has none")
-    data = load(config.data.source, **config.data.load_options)
+    data = load_again(config.data, path)
     result = fit_run(build(config, data), data, config, folder, resume=True)
     _rewrite(folder, config)
     return result
