@@ -13,6 +13,7 @@ gradients off a module may write into the state it was given, so whoever branche
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -271,6 +272,51 @@ class Residual(Causal):
 
     def dependencies(self, length: int) -> Tensor:
         return self.module.dependencies(length) | torch.eye(length, dtype=torch.bool)
+
+
+class Parallel(Causal):
+    """Modules that read the same input, added.
+
+        y = f_1(x) + f_2(x) + ...
+
+    A module that is not `Causal` must work position by position, as in `CausalSequential`.
+
+    Example:
+        >>> from seriatim.layers import CausalConv1d
+        >>> Parallel(CausalConv1d(2, 4, kernel_size=2), nn.Linear(2, 4))(torch.zeros(1, 5, 2))[0].shape
+        torch.Size([1, 5, 4])
+    """
+
+    def __init__(self, *modules: nn.Module) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(modules)
+
+    def initial_state(self, batch_size: int, context: Any = None, max_length: int | None = None) -> State:
+        return [
+            branch.initial_state(batch_size, context, max_length) if isinstance(branch, Causal) else None
+            for branch in self.branches
+        ]
+
+    def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        outputs, after = [], []
+        for branch, before in zip(self.branches, state, strict=True):
+            y, own = branch(x, before) if isinstance(branch, Causal) else (branch(x), None)
+            outputs.append(y)
+            after.append(own)
+        return sum(outputs[1:], outputs[0]), after
+
+    def lower(self, tape: Tape, x: Operand) -> Operand:
+        outputs = []
+        for index, branch in enumerate(self.branches):
+            with tape.at(index):
+                outputs.append(tape.lower(branch, x))
+        return functools.reduce(tape.add, outputs)
+
+    def dependencies(self, length: int) -> Tensor:
+        reached = torch.zeros(length, length, dtype=torch.bool)
+        for branch in self.branches:
+            reached |= branch.dependencies(length) if isinstance(branch, Causal) else torch.eye(length).bool()
+        return reached
 
 
 class Recompute(Causal):

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from seriatim.causal import Causal, CausalSequential, Residual
+from seriatim.causal import Causal, CausalSequential, Parallel, Residual
 from seriatim.context import Encoder
 from seriatim.heads import Bernoulli, Head
 from seriatim.layers.image_lstm import DiagonalBiLSTMLayer, RowLSTMLayer
@@ -19,7 +19,7 @@ from seriatim.order import Order
 class PixelRNN(AutoregressiveModel):
     """What `RowLSTM` and `DiagonalBiLSTM` share: a first layer of mask A, residual LSTM layers, a hidden output layer.
 
-        h <- h + W lstm(h),    y = V relu(U relu(h))
+        h = conv_A(x) + P x_(t-1),    h <- h + W lstm(h),    y = V relu(U relu(h))
 
     A subclass names its layer: `layer_class(in_features, hidden_features, raster=..., context_features=...)`.
 
@@ -79,7 +79,10 @@ class PixelRNN(AutoregressiveModel):
         ]
         output = nn.Linear(wide, head.num_params)
         nn.init.normal_(output.weight, std=0.01)  # training starts near the factorised model
-        network = CausalSequential(WithOne(), first, *layers, nn.ReLU(), nn.Linear(wide, wide), nn.ReLU(), output)
+        # An LSTM reads features that do not hold their own pixel's value: the last pixel of the row above would be seen
+        # from near it only. So the value before is read directly.
+        start = Parallel(first, nn.Linear(head.num_features + 1, wide, bias=False))
+        network = CausalSequential(WithOne(), start, *layers, nn.ReLU(), nn.Linear(wide, wide), nn.ReLU(), output)
         super().__init__(network, head, order, encoder)
 
 
@@ -106,8 +109,7 @@ class DiagonalBiLSTM(PixelRNN):
 
         y_hw = left_hw + right_(h-1)w
 
-    Arguments as for `PixelRNN`. In the first layer one pixel of each view is missing: the last of the row above, whose
-    own features, masked, do not hold its value; from the second row on it is seen through its neighbours.
+    Arguments as for `PixelRNN`.
 
     Reference: Pixel Recurrent Neural Networks (van den Oord, Kalchbrenner, Kavukcuoglu, 2016).
 

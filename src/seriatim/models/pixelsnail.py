@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-from seriatim.causal import CausalSequential, Residual
+from seriatim.causal import CausalSequential, Parallel, Residual
 from seriatim.context import Encoder
 from seriatim.heads import Bernoulli, Head
 from seriatim.layers.attention import SelfAttention
@@ -66,7 +66,7 @@ class PixelSNAIL(AutoregressiveModel):
         order: Order | None = None,
     ) -> None:
         head, order = head or Bernoulli(), order or Order(event_shape)
-        raster, size = order.raster, hidden_features
+        raster, size, features = order.raster, hidden_features, head.num_features + 1
         context = encoder.num_features if encoder else 0
 
         def masked(mask: Literal["A", "B"], a: int, b: int, kernel: int) -> MaskedConv2d:
@@ -96,7 +96,8 @@ class PixelSNAIL(AutoregressiveModel):
         nn.init.normal_(output.weight, std=0.01)  # training starts near the factorised model
         network = CausalSequential(
             WithOne(),
-            masked("A", head.num_features + 1, size, first_kernel_size),
+            # Attention reads features that do not hold their own pixel's value: the value before is read directly.
+            Parallel(masked("A", features, size, first_kernel_size), nn.Linear(features, size, bias=False)),
             RasterPositions(raster, size),
             *(layer for _ in range(num_blocks) for layer in block()),
             nn.ELU(),
