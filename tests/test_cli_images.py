@@ -81,6 +81,24 @@ def test_numbers_of_bits_say_how_they_were_drawn(work, tmp_path):
     assert "\nbinarised: threshold:0.4\n" in ok("evaluate", tmp_path / "run", "--no-baselines").stdout
 
 
+def test_arrays_and_named_sets_are_scaled_too(tmp_path, monkeypatch):
+    x = np.random.default_rng(0).integers(0, 256, (20, 6, 8, 3)).astype(np.uint8)
+    np.savez(tmp_path / "rgb.npz", x=x)
+    run = tmp_path / "run"
+    ok("train", tmp_path / "rgb.npz", "--resize", "3x4", "--grey", "--model", "fvsbn", "--epochs", 1, "--out", run)
+    assert runs.load(run).event_shape == (3, 4)
+    np.save(tmp_path / "scaled.npy", load(tmp_path / "rgb.npz", size=(3, 4), grey=True, fractions=(0.8, 0.1, 0.1)).test)
+    assert len(ok("score", run, tmp_path / "rgb.npz").stdout.splitlines()) == 21
+    own = json.loads(ok("evaluate", run, "--no-baselines", "--json").stdout)["nats_per_row"]
+    again = json.loads(ok("score", run, tmp_path / "scaled.npy", "--json").stdout)["log_prob_nats"]
+    assert -np.mean(again) == pytest.approx(own, abs=1e-4)
+    np.save(tmp_path / "flat.npy", np.zeros((20, 5), dtype=np.uint8))
+    refused("train", tmp_path / "flat.npy", "--resize", 4, words=["flat.npy", "(N, H, W)", "(20, 5)"])
+    np.savez(tmp_path / "freyfaces.npz", x=np.zeros((30, 28, 20), dtype=np.uint8) + 90)
+    monkeypatch.setenv("SERIATIM_DATA", str(tmp_path))
+    assert "integer with 4 levels, 7 x 5" in ok("data", "freyfaces", "--set", "size=[7,5]", "--set", "levels=4").stdout
+
+
 def test_grey_arrays_are_binarised_as_those_of_the_run(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.integers(0, 17, (40, 3, 3)).astype(np.uint8)
@@ -257,7 +275,7 @@ def test_wrong_images_are_one_line(work, tmp_path, monkeypatch):
     refused("train", pictures, *common, "--resize", "4x", words=["--resize", "28x20", "'4x'"])
     refused("train", pictures, *common, "--resize", "0", words="--resize")
     refused("train", pictures / "sky", *common, words=["--context", "labels"])
-    refused("train", "digits", *common, "--resize", "4", words=["size", "a folder of images"])
+    refused("train", "digits", *common, "--resize", "4", words=["digits", "size=4", "no grey set"])
     assert sorted(tmp_path.rglob("*")) == before
     (pictures / "moon").mkdir()
     refused("train", pictures, *common, words=["moon", "expected images of the class 'moon', got none"])

@@ -18,6 +18,7 @@ from seriatim.data import (
     load_image_folder,
     quantise,
     save_grid,
+    scale_images,
 )
 
 
@@ -247,3 +248,20 @@ def test_grid_refusals_leave_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="path: expected a folder to write into"):
         save_grid(tmp_path / "file" / "g.png", good, levels=2)
     assert sorted(os.listdir(tmp_path)) == ["file", "folder.png"]
+
+
+def test_arrays_are_scaled_as_folders_are(tmp_path: Path) -> None:
+    x = np.random.RandomState(0).randint(0, 256, (3, 6, 8, 3)).astype(np.uint8)
+    for number, image in enumerate(x):
+        save(tmp_path / f"{number}.png", image)
+    for size, one in ((None, True), ((3, 4), None), (5, True), (5, False)):
+        expected = load_image_folder(tmp_path, size=size, grey=one).images
+        np.testing.assert_array_equal(scale_images(x, size=size, grey=one), expected)
+        np.testing.assert_array_equal(scale_images(x.astype(float), size=size, grey=one), expected)
+    assert scale_images(x[..., 0], grey=False).shape == (3, 6, 8, 3)
+    assert scale_images(x) is x
+    for wrong, words in ((x[..., :2], "images"), (x / 2, "whole"), (x.astype(int) - 9, "whole"), (x[0, 0], "images")):
+        with pytest.raises(ValueError, match=f"x: expected {words}"):
+            scale_images(wrong, size=4)
+    with pytest.raises(ValueError, match="size: expected a side"):
+        scale_images(x, size=(0, 4))

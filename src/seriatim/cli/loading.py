@@ -261,6 +261,8 @@ def _of_arrays(run: Run, path: Path, split: str, hidden: np.ndarray | None) -> R
     parts = data_module.load_parts(path)
     name = split if split in parts.arrays else "train"
     x, raw = parts.arrays[name], None if parts.labels is None else parts.labels[name].tolist()
+    if run.settings is not None and x.ndim > 2 and x.shape[1:] != tuple(run.model.event_shape):
+        x = data_module.scale_images(x, size=run.settings.data.size, grey=run.settings.data.grey, name=str(path))
     known = None
     if hidden is not None and x.dtype.kind == "f" and x.shape[1:] == hidden.shape:
         gaps = np.isnan(x) & hidden

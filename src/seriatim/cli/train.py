@@ -34,12 +34,10 @@ def run(
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Set one name, e.g. model.hidden_features=[64].")
     ] = None,
     context: Annotated[str | None, typer.Option("--context", metavar="labels", help="Learn p(x | label).")] = None,
-    resize: Annotated[
-        str | None, typer.Option("--resize", metavar="HEIGHTxWIDTH", help="Scale the images of a folder.")
-    ] = None,
+    resize: Annotated[str | None, typer.Option("--resize", metavar="HEIGHTxWIDTH", help="Scale all images.")] = None,
     grey: Annotated[
         bool | None,
-        typer.Option("--grey/--colour", help="Channels of the images of a folder; as they are if not given."),
+        typer.Option("--grey/--colour", help="One channel or three; as they are if not given."),
     ] = None,
     levels: Annotated[int | None, typer.Option("--levels", help="Grey levels of images: 2 to 256.")] = None,
     binarise: Annotated[

@@ -15,6 +15,7 @@ from seriatim.data.infer import infer_schema
 from seriatim.data.loading import as_dataset, load, table_dataset
 from seriatim.data.named import NAMED, NamedSet, load_named
 from seriatim.data.numpy_files import load_archive, load_array, load_parts
+from seriatim.data.scaling import scale_images
 from seriatim.data.schema import UNSEEN, Column, Schema
 from seriatim.data.splits import split_indices
 from seriatim.data.tables import Table, from_frame, is_frame, read_table, write_csv
@@ -49,6 +50,7 @@ __all__ = [
     "read_table",
     "recognise_array",
     "save_grid",
+    "scale_images",
     "split_folders",
     "split_indices",
     "table_dataset",

@@ -16,6 +16,7 @@ from seriatim.data.dataset import DISCRETE, Dataset
 from seriatim.data.files import replacing
 from seriatim.data.grey import binarise as _binarise
 from seriatim.data.grey import parse_binarise, quantise
+from seriatim.data.scaling import fit_image, height_width
 from seriatim.data.splits import FRACTIONS, SPLITS
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pbm"})
@@ -80,9 +81,7 @@ def load_image_folder(
     files, labels, names = _find(path)
     if grey is None:
         grey = all(_mode(file) in _GREY_MODES for file in files)
-    shape = (size, size) if isinstance(size, int) else size
-    if shape is not None and (len(shape) != 2 or min(shape) < 1):
-        raise ValueError(f"size: expected a side or (height, width) of at least 1, got {size}")
+    shape = height_width(size)
     pixels = [_pixels(file, grey, shape) for file in files]
     for file, array in zip(files, pixels, strict=True):
         if array.shape != pixels[0].shape:
@@ -371,7 +370,4 @@ def _pixels(file: Path, grey: bool, size: tuple[int, int] | None) -> np.ndarray:
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    image = image.convert("L" if grey else "RGB")
-    if size is not None:
-        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+    return fit_image(image, grey, size)

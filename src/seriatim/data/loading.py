@@ -16,6 +16,7 @@ from seriatim.data.images import coarsen, image_folder_dataset
 from seriatim.data.infer import infer_schema, sort_labels
 from seriatim.data.named import NAMED, load_named
 from seriatim.data.numpy_files import load_parts
+from seriatim.data.scaling import scale_images
 from seriatim.data.schema import Schema
 from seriatim.data.splits import FRACTIONS, cut_rows, split_provenance
 from seriatim.data.tables import Table, from_frame, is_frame, labels_of, read_table
@@ -26,8 +27,8 @@ _COPIES = 0.01  # a share of repeated rows worth a note
 
 _TABLE_OPTIONS = ("valid", "test", "header", "delimiter", "overrides", "exclude", "label", "max_categories")
 _OPTIONS = {
-    "a named set": ("data_dir", "levels", "binarise"),
-    "arrays": ("fractions", "valid", "test", "key", "kind", "levels", "binarise"),
+    "a named set": ("data_dir", "size", "grey", "levels", "binarise"),
+    "arrays": ("fractions", "valid", "test", "key", "kind", "size", "grey", "levels", "binarise"),
     "a table": ("fractions", *_TABLE_OPTIONS),
     "a folder of images": ("fractions", "size", "grey", "levels", "binarise"),
 }
@@ -66,8 +67,8 @@ def load(
         key: .npz: the array that holds all rows.
         kind: arrays: "binary", "categorical", "integer" or "continuous"; recognised if not given.
         levels: arrays: number of values of an entry; images: number of grey levels to quantise to.
-        size: images: side or (height, width) to scale to.
-        grey: images: one channel (True) or three (False).
+        size: folders, arrays and named sets of images with 256 levels: side or (height, width) to scale to.
+        grey: the same: one channel (True) or three (False).
         binarise: grey images and integer arrays: "threshold:T", "sampled" or "dynamic" (`coarsen`).
         header: text tables: whether line 1 holds the column names; recognised if not given.
         delimiter: text tables: found if not given.
@@ -137,6 +138,8 @@ def _load_arrays(
     test: str | Path | None = None,
     key: str | None = None,
     kind: str | None = None,
+    size: int | tuple[int, int] | None = None,
+    grey: bool | None = None,
     levels: int | None = None,
     binarise: str | None = None,
 ) -> Dataset:
@@ -152,6 +155,7 @@ def _load_arrays(
         labels |= {split: more.labels["train"]} if more.labels else {}
     complete = bool(labels) and set(labels) == set(arrays)
     try:
+        arrays = {split: scale_images(x, size=size, grey=grey, name=split) for split, x in arrays.items()}
         data = array_dataset(
             arrays["train"],
             valid=arrays.get("valid"),
@@ -163,7 +167,13 @@ def _load_arrays(
             fractions=fractions,
             split_seed=split_seed,
             name=path.stem,
-            provenance={"path": str(path), "valid": str(valid or "") or None, "test": str(test or "") or None},
+            provenance={
+                "path": str(path),
+                "valid": str(valid or "") or None,
+                "test": str(test or "") or None,
+                "resize": None if size is None else list(arrays["train"].shape[1:3]),
+                "grey": grey,
+            },
         )
         return coarsen(data, binarise=binarise, seed=split_seed)
     except (TypeError, ValueError) as error:

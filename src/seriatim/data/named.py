@@ -17,6 +17,7 @@ from seriatim.data.arrays import array_dataset
 from seriatim.data.dataset import Dataset
 from seriatim.data.images import coarsen
 from seriatim.data.numpy_files import load_archive
+from seriatim.data.scaling import scale
 from seriatim.data.sources import BINARY_NOTES, BINARY_WIDTHS, SOURCES
 from seriatim.data.splits import SPLITS
 
@@ -36,7 +37,7 @@ class NamedSet:
         files: names looked for below the data folder, the first that exists; empty: comes with scikit-learn. A
             name with `{split}` stands for three files.
         read: makes the data set from (this, the file's pattern, the split seed).
-        grey: whether its images take `levels=` and `binarise=`.
+        grey: whether its images take `size=`, `grey=`, `levels=` and `binarise=`.
         seeded: whether the seed cuts its splits.
     """
 
@@ -55,6 +56,8 @@ def load_named(
     *,
     data_dir: str | Path | None = None,
     split_seed: int = 0,
+    size: int | tuple[int, int] | None = None,
+    grey: bool | None = None,
     levels: int | None = None,
     binarise: str | None = None,
 ) -> Dataset:
@@ -64,6 +67,8 @@ def load_named(
         name: one of `NAMED`.
         data_dir: the folder of its files; if not given, the one that SERIATIM_DATA names.
         split_seed: cuts the splits of the sets that have none of their own, and draws sampled binarisations.
+        size: grey images only: side or (height, width) to scale to.
+        grey: grey images only: one channel (True) or three alike (False).
         levels: grey images only: number of grey levels to quantise to.
         binarise: grey images only: "threshold:T", "sampled" or "dynamic".
 
@@ -80,12 +85,16 @@ def load_named(
     if name not in NAMED:
         raise ValueError(f"name: expected one of {', '.join(NAMED)}, got {name!r}")
     entry = NAMED[name]
-    if not entry.grey and (levels is not None or binarise is not None):
-        raise ValueError(f"{name}: expected no levels= and no binarise=, got levels={levels}, binarise={binarise!r}")
+    changes = {"size": size, "grey": grey, "levels": levels, "binarise": binarise}
+    given = [f"{option}={value!r}" for option, value in changes.items() if value is not None]
+    if not entry.grey and given:
+        raise ValueError(
+            f"{name}: expected none of {', '.join(changes)}, for it is no grey set, got {', '.join(given)}"
+        )
     data = entry.read(entry, _find(entry, data_dir) if entry.files else None, split_seed)
     if data.event_shape != entry.event_shape:
         raise ValueError(f"{name}: expected rows of shape {entry.event_shape}, got {data.event_shape}")
-    return coarsen(data, levels=levels, binarise=binarise, seed=split_seed)
+    return coarsen(scale(data, size=size, grey=grey), levels=levels, binarise=binarise, seed=split_seed)
 
 
 def _find(entry: NamedSet, data_dir: str | Path | None) -> Path:
