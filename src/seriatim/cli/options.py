@@ -36,3 +36,14 @@ SplitOption = Annotated[
         help="Which rows of data that has splits, or of the run's own data; all rows of a plain file if not given.",
     ),
 ]
+ResizeOption = Annotated[
+    str | None, typer.Option("--resize", metavar="HEIGHTxWIDTH", help="Of images: scale all of them.")
+]
+GreyOption = Annotated[
+    bool | None, typer.Option("--grey/--colour", help="Of images: one channel or three; as they are if not given.")
+]
+LevelsOption = Annotated[int | None, typer.Option("--levels", help="Of images: grey levels, 2 to 256.")]
+BinariseOption = Annotated[
+    str | None,
+    typer.Option("--binarise", metavar="RULE", help="Of images: threshold:T, sampled (once) or dynamic (each epoch)."),
+]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seriatim.cli.errors import UserError
-from seriatim.cli.options import DeviceOption, JsonOption
+from seriatim.cli.options import BinariseOption, DeviceOption, GreyOption, JsonOption, LevelsOption, ResizeOption
 from seriatim.cli.output import say, show, show_json
 
 if TYPE_CHECKING:
@@ -34,16 +34,10 @@ def run(
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Set one name, e.g. model.hidden_features=[64].")
     ] = None,
     context: Annotated[str | None, typer.Option("--context", metavar="labels", help="Learn p(x | label).")] = None,
-    resize: Annotated[str | None, typer.Option("--resize", metavar="HEIGHTxWIDTH", help="Scale all images.")] = None,
-    grey: Annotated[
-        bool | None,
-        typer.Option("--grey/--colour", help="One channel or three; as they are if not given."),
-    ] = None,
-    levels: Annotated[int | None, typer.Option("--levels", help="Grey levels of images: 2 to 256.")] = None,
-    binarise: Annotated[
-        str | None,
-        typer.Option("--binarise", metavar="RULE", help="threshold:T, sampled (once), or dynamic (each epoch)."),
-    ] = None,
+    resize: ResizeOption = None,
+    grey: GreyOption = None,
+    levels: LevelsOption = None,
+    binarise: BinariseOption = None,
     resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Go on with a stopped run.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the training rows.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of first weights, order of rows and dropout.")] = None,
@@ -61,14 +55,8 @@ def run(
     """
     flags: dict[str, dict[str, Any]] = {
         "model": {"name": model},
-        "data": {
-            "source": data,
-            "context": context,
-            "size": None if resize is None else _size(resize),
-            "grey": grey,
-            "levels": levels,
-            "binarise": binarise,
-        },
+        "data": {"source": data, "context": context, "grey": grey, "levels": levels, "binarise": binarise}
+        | {"size": None if resize is None else _size(resize)},
         "training": {
             "epochs": epochs,
             "seed": seed,
@@ -85,11 +73,14 @@ def run(
         result = _resume(resume, given, sets or [])
     else:
         result = _start(given, config, sets or [], out)
-    if result is None:
-        return
-    if as_json:
+    if result is not None and as_json:
         show_json(result)
-        return
+    elif result is not None:
+        _tell(result)
+
+
+def _tell(result: dict[str, Any]) -> None:
+    """Show how training ended and what may come next."""
     if result["valid_nats"] is not None:
         show(f"validation: {result['valid_nats']:.4f} nats per row, {result['valid_bits_per_dim']:.4f} bits/dim")
     show(f"run: {result['run']}")

@@ -134,8 +134,7 @@ def image_folder_dataset(
     """
     path = Path(path)
     folders = split_folders(path)
-    parts: dict[str, np.ndarray] = {}
-    labels: dict[str, np.ndarray] = {}
+    parts, labels = dict[str, np.ndarray](), dict[str, np.ndarray]()
     for split, folder in folders.items():
         read = load_image_folder(folder, size=size, grey=grey, levels=levels)
         grey = read.images.ndim == 3
@@ -143,7 +142,7 @@ def image_folder_dataset(
         if read.labels is not None and read.class_names is not None:
             labels[split] = np.array(read.class_names)[read.labels]
     _refuse_new_classes(folders, labels)
-    shape = parts["train"].shape[1:]
+    resize = None if size is None else list(parts["train"].shape[1:3])
     data = array_dataset(
         parts["train"],
         valid=parts.get("valid"),
@@ -154,7 +153,7 @@ def image_folder_dataset(
         fractions=fractions,
         split_seed=split_seed,
         name=path.name,
-        provenance={"path": str(path), "resize": list(shape[:2]) if size else None, "grey": grey},
+        provenance={"path": str(path), "resize": resize, "grey": grey},
     )
     return coarsen(data, binarise=binarise, seed=split_seed)
 
