@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.autograd.function import once_differentiable
 
 
 def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
@@ -30,11 +32,12 @@ def diagonal_scan(gates: Tensor, recurrent: Tensor) -> Tensor:
 
         gates_hw + [h_h(w-1), h_(h-1)w] U,    c_hw = f c_h(w-1) + i g
 
-    All pixels of a diagonal (h + w = d) are one step, of all directions at once.
+    All pixels of a diagonal (h + w = d) are one step, of all directions at once. Its gradient is written out: a graph
+    of so many small steps costs several times their arithmetic.
 
     Args:
-        gates: (D, B, H, W, C, 4 F) what the inputs say, D directions, C channels of a pixel.
-        recurrent: (D, 2 C F, 4 C F) from the pixel to the left, then the pixel above.
+        gates: (D, B, H, W, C, 4 F) what the inputs say, in the order o, f, i, g; D directions, C channels of a pixel.
+        recurrent: (D, 2 C F, 4 C F) from the pixel to the left, then the pixel above, to the gates of each channel.
 
     Returns:
         The hidden states (D, B, H, W, C, F).
@@ -43,43 +46,89 @@ def diagonal_scan(gates: Tensor, recurrent: Tensor) -> Tensor:
         >>> diagonal_scan(torch.zeros(1, 2, 3, 4, 1, 8), torch.zeros(1, 4, 8)).shape
         torch.Size([1, 2, 3, 4, 1, 2])
     """
-    directions, batch, height, width, channels, size = gates.shape
-    size //= 4
-    skewed = _skew(gates.flatten(4).permute(2, 3, 0, 1, 4))  # by diagonal and row: (N, H, D, B, 4 C F)
-    hidden = gates.new_zeros(0, directions, batch, channels * size)
-    cell, first, diagonals = hidden, 0, []
-    for d in range(height + width - 1):
-        low, high = max(0, d - width + 1), min(height, d + 1)
-        # Of the diagonal before: the same row is the pixel to the left, the row before it the pixel above.
-        beside = _rows(hidden, low - first, high - first)
-        above = _rows(hidden, low - first - 1, high - first - 1)
-        seen = torch.cat([beside, above], dim=-1).transpose(0, 1).flatten(1, 2)
-        told = torch.bmm(seen, recurrent).unflatten(1, (-1, batch)).transpose(0, 1)
-        total = (skewed[d, low:high] + told).unflatten(-1, (channels, -1))
-        before = _rows(cell, low - first, high - first).unflatten(-1, (channels, -1))
-        h, c = lstm_cell(total, before)
-        hidden, cell, first = h.flatten(3), c.flatten(3), low
-        diagonals.append(F.pad(hidden, (0, 0, 0, 0, 0, 0, low, height - high)))
-    return _unskew(torch.stack(diagonals), width).permute(2, 3, 0, 1, 4).unflatten(-1, (channels, -1))
+    channels = gates.shape[4]
+    # Gates first and the batch last: the four gates of a diagonal are then four blocks of memory.
+    by_gate = gates.unflatten(-1, (4, -1)).permute(0, 5, 4, 6, 2, 3, 1).flatten(1, 3)
+    weight = recurrent.unflatten(-1, (channels, 4, -1)).transpose(2, 3).flatten(2, 4).transpose(1, 2)
+    hidden = _DiagonalScan.apply(by_gate.contiguous(), weight.contiguous())
+    return hidden.unflatten(1, (channels, -1)).permute(0, 5, 3, 4, 1, 2)
 
 
-def _rows(x: Tensor, low: int, high: int) -> Tensor:
-    """Return rows low..high-1, zeros where there are none."""
-    inside = x[max(0, low) : max(0, min(high, len(x)))]
-    return F.pad(inside, (0, 0, 0, 0, 0, 0, max(0, -low), max(0, high - max(len(x), low))))
+class _DiagonalScan(torch.autograd.Function):
+    """gates (D, 4 Q, H, W, B), weight (D, 4 Q, 2 Q) -> hidden (D, Q, H, W, B)."""
+
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, weight: Tensor) -> Tensor:
+        directions, _, height, width, batch = gates.shape
+        size = weight.shape[2] // 2
+        # The newest hidden state of each row, after a row of zeros, and the newest cell.
+        hidden = gates.new_zeros(directions, size, height + 1, batch)
+        cell = gates.new_zeros(directions, size, height, batch)
+        out = gates.new_empty(directions, size, height, width, batch)
+        keep = any(ctx.needs_input_grad)
+        saved: list[tuple[Tensor, ...]] = []
+        for d in range(height + width - 1):
+            low, high = _rows(d, height, width)
+            z = _diagonal(gates, d).flatten(2)
+            before = hidden[:, :, low : high + 1].clone()
+            z = torch.baddbmm(z, weight[:, :, :size], before[:, :, 1:].flatten(2))
+            z = torch.baddbmm(z, weight[:, :, size:], before[:, :, :-1].flatten(2))
+            z[:, : 3 * size].sigmoid_()
+            z[:, 3 * size :].tanh_()
+            o, f, i, g = z.split(size, dim=1)
+            old = cell[:, :, low:high].flatten(2).clone()
+            new = torch.addcmul(f * old, i, g)
+            squashed = new.tanh()
+            h = (o * squashed).unflatten(2, (-1, batch))
+            hidden[:, :, low + 1 : high + 1] = h
+            cell[:, :, low:high] = new.view_as(h)
+            _diagonal(out, d).copy_(h)
+            if keep:
+                saved.append((z, before, old, squashed))
+        ctx.steps, ctx.shape = saved, gates.shape
+        ctx.save_for_backward(weight)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        (weight,) = ctx.saved_tensors
+        directions, _, height, width, batch = ctx.shape
+        size = weight.shape[2] // 2
+        grad = grad.contiguous()
+        # Of the newest hidden state of each row, after one of zeros that nobody asks for, and of the newest cell.
+        of_hidden = grad.new_zeros(directions, size, height + 1, batch)
+        of_cell = grad.new_zeros(directions, size, height, batch)
+        of_gates, of_weight = grad.new_empty(ctx.shape), torch.zeros_like(weight)
+        left, above = weight[:, :, :size].transpose(1, 2), weight[:, :, size:].transpose(1, 2)
+        for d in range(height + width - 2, -1, -1):
+            low, high = _rows(d, height, width)
+            z, before, old, squashed = ctx.steps[d]
+            o, f, i, g = z.split(size, dim=1)
+            dh = (_diagonal(grad, d) + of_hidden[:, :, low + 1 : high + 1]).flatten(2)
+            dc = torch.addcmul(of_cell[:, :, low:high].flatten(2), dh * o, 1 - squashed * squashed)
+            outer = torch.cat([dh * squashed, dc * old, dc * g, dc * i], dim=1)
+            slope = torch.cat([z[:, : 3 * size] * (1 - z[:, : 3 * size]), 1 - g * g], dim=1)
+            dz = outer.mul_(slope)
+            _diagonal(of_gates, d).copy_(dz.unflatten(2, (-1, batch)))
+            of_weight[:, :, :size].baddbmm_(dz, before[:, :, 1:].flatten(2).transpose(1, 2))
+            of_weight[:, :, size:].baddbmm_(dz, before[:, :, :-1].flatten(2).transpose(1, 2))
+            of_cell[:, :, low:high] = (dc * f).unflatten(2, (-1, batch))
+            of_hidden[:, :, low + 1 : high + 1] = torch.bmm(left, dz).unflatten(2, (-1, batch))
+            of_hidden[:, :, low:high] += torch.bmm(above, dz).unflatten(2, (-1, batch))
+        return of_gates, of_weight
 
 
-def _skew(x: Tensor) -> Tensor:
-    """Shift row h of (H, W, ...) right by h, and put the diagonals first: (H + W - 1, H, ...)."""
-    height, width = x.shape[:2]
-    padded = F.pad(x.flatten(2), (0, 0, 0, height))  # (H, W + H, ...), then one place less a row
-    shifted = padded.flatten(0, 1)[: height * (width + height - 1)].unflatten(0, (height, width + height - 1))
-    return shifted.transpose(0, 1).unflatten(-1, x.shape[2:])
+def _rows(d: int, height: int, width: int) -> tuple[int, int]:
+    """Return the first row of diagonal d and the one after its last."""
+    return max(0, d - width + 1), min(height, d + 1)
 
 
-def _unskew(x: Tensor, width: int) -> Tensor:
-    """Undo `_skew`: (H + W - 1, H, ...) to (H, W, ...)."""
-    height = x.shape[1]
-    rows = x.flatten(2).transpose(0, 1).flatten(0, 1)
-    padded = F.pad(rows, (0, 0, 0, height)).unflatten(0, (height, width + height))
-    return padded[:, :width].unflatten(-1, x.shape[2:])
+def _diagonal(x: Tensor, d: int) -> Tensor:
+    """Return diagonal d of contiguous maps (D, K, H, W, B) as a view (D, K, rows, B)."""
+    directions, maps, height, width, batch = x.shape
+    low, high = _rows(d, height, width)
+    first = x.storage_offset() + (low * width + d - low) * batch
+    return x.as_strided(
+        (directions, maps, high - low, batch), (x.stride(0), x.stride(1), (width - 1) * batch, 1), first
+    )
