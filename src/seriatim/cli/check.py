@@ -59,11 +59,11 @@ def _model(target: str) -> AutoregressiveModel:
 
 
 def tiny(name: str) -> AutoregressiveModel:
-    """Return a registered model of four bits with random weights.
+    """Return a registered model of four bits, or of an image of six, with random weights.
 
     Example:
-        >>> tiny("made").event_shape
-        (4,)
+        >>> tiny("made").event_shape, tiny("pixelcnn").event_shape
+        ((4,), (2, 3))
     """
     import torch
 
@@ -73,10 +73,12 @@ def tiny(name: str) -> AutoregressiveModel:
     if kind is BayesNet:
         model: AutoregressiveModel = BayesNet((4,), 2, [(), (0,), (0, 1), (2,)])
     else:
-        hidden = inspect.signature(kind).parameters.get("hidden_features")
-        several = hidden is not None and not isinstance(hidden.default, int)
-        sizes = {} if hidden is None else {"hidden_features": (8,) if several else 8}
-        model = kind((4,), **sizes)  # type: ignore[arg-type]
+        known = inspect.signature(kind).parameters
+        several = "hidden_features" in known and not isinstance(known["hidden_features"].default, int)
+        small = {"hidden_features": (8,) if several else 8, "num_layers": 1, "num_blocks": 1}
+        sizes = {option: size for option, size in small.items() if option in known}
+        shape = (2, 3) if "first_kernel_size" in known else (4,)
+        model = kind(shape, **sizes)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
