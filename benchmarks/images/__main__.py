@@ -9,6 +9,7 @@ from benchmarks.common import data_folder
 
 TABLES = {
     "mnist": "fixed binarised MNIST: all image models, on the CPU or a GPU",
+    "caltech": "Caltech 101 silhouettes: FVSBN and PixelCNN",
     "classify": "labelled MNIST: classes by Bayes' rule, before and after calibration",
 }
 

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.common import WORK, load_rows, provenance, store, table
 from benchmarks.density.mnist import interval
-from benchmarks.images.mnist import config
+from benchmarks.images.entries import config
 from seriatim.context import Labels
 from seriatim.data.files import replacing
 from seriatim.model import AutoregressiveModel
