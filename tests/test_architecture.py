@@ -23,7 +23,7 @@ LEVELS: list[set[str]] = [
     {"autoregressive"},
     {"model"},
     {"layers"},
-    {"nested", "columns", "models"},
+    {"nested", "channels", "columns", "models"},
     {"tasks"},
     {"data", "runs", "training", "report"},
     {"fitting", "testing"},

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from seriatim.channels import ChannelMixtureOfLogistics
 from seriatim.columns import Columns
 from seriatim.context import Encoder, Labels, Vector
 from seriatim.heads import (
@@ -54,6 +55,7 @@ HEADS: dict[str, tuple[Head, Tensor]] = {
     "mixture_of_logistics": (MixtureOfLogistics(3), real_rows(3)),
     "quantized": (QuantizedMixtureOfLogistics(16, 3), (integer_rows(16, 3))),
     "multivariate_normal": (MultivariateNormal(2), real_rows(3, 2)),
+    "channels": (ChannelMixtureOfLogistics(16, 3, channels=2), integer_rows(16, 3, 2)),
 }
 
 
@@ -200,8 +202,9 @@ def check_marginals(head: Head, conditional: torch.distributions.Distribution, x
         expected = (counts + 0.5) / (ROWS + 0.5 * k)
         torch.testing.assert_close(conditional.probs.double(), expected.double(), rtol=0, atol=1e-5)
     elif isinstance(head, QuantizedMixtureOfLogistics):
-        support = torch.arange(head.levels)[:, None]
-        probs = conditional.log_prob(support).exp()
+        support = torch.cartesian_prod(*[torch.arange(head.levels)] * getattr(head, "channels", 1))
+        support = support.reshape(-1, 1, *head.value_shape)
+        probs = conditional.log_prob(support).exp().reshape(-1, x.shape[1], *[1] * len(head.value_shape))
         mean = (probs * support).sum(0).double()
         torch.testing.assert_close(mean, x.mean(0), rtol=0, atol=0.5)
         spread = ((probs * support**2).sum(0) - mean**2).sqrt().double()

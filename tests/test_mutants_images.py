@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from seriatim.channels import ChannelMixture
+from seriatim.distributions import QuantizedLogistic
 from seriatim.layers.image_lstm import DiagonalBiLSTMLayer, RowLSTMLayer
 from seriatim.layers.raster import MaskedConv2d
 from seriatim.models import DiagonalBiLSTM, GatedPixelCNN
@@ -145,6 +147,34 @@ def row_and_column_counted_from_the_chunk(model, monkeypatch):
     positions = model.network.layers[2]
     advance = positions.advance
     monkeypatch.setattr(positions, "advance", lambda x, state: (advance(x, torch.zeros_like(state))[0], state))
+
+
+@mutant("gated_pixelcnn_channel_mixture", "normalisation", "sample_law")
+def a_channel_that_moves_its_own_mean(model, monkeypatch):
+    given = ChannelMixture.given
+    monkeypatch.setattr(ChannelMixture, "given", lambda self, value: given(self, value.roll(-1, dims=-2)))
+
+
+@mutant("pixelcnn_channel_mixture_labels", "sample_law")
+def coefficients_of_the_wrong_channel_in_samples(model, monkeypatch):
+    from_uniforms = ChannelMixture.from_uniforms
+
+    def confused(self, u):
+        other = ChannelMixture(self.logits, self.means, self.scales, self.coefficients.roll(1, dims=-2), self.levels)
+        return from_uniforms(other, u)
+
+    monkeypatch.setattr(ChannelMixture, "from_uniforms", confused)
+
+
+@mutant("pixelcnn_channel_mixture_labels", "normalisation")
+def channels_without_their_tails(model, monkeypatch):
+    given = ChannelMixture.given
+
+    def without(self, value):
+        bins = given(self, value)
+        return QuantizedLogistic(bins.loc, bins.scale)
+
+    monkeypatch.setattr(ChannelMixture, "given", without)
 
 
 @pytest.mark.parametrize("name", MUTANTS)

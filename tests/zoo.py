@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from seriatim.causal import Causal, CausalSequential, Recompute, Residual, State
+from seriatim.channels import ChannelMixtureOfLogistics
 from seriatim.columns import Columns
 from seriatim.context import Encoder, Labels, SpatialMap, Vector
 from seriatim.heads import (
@@ -305,6 +306,19 @@ ZOO: dict[str, Callable[[], Made]] = {
             num_heads=1,
             encoder=Labels(2),
             order=Scan((2, 3, 2), transpose=True),
+        )
+    ),
+    "gated_pixelcnn_channel_mixture": _entry(
+        lambda: GatedPixelCNN((2, 2), ChannelMixtureOfLogistics(2, 2, channels=2), hidden_features=4, num_layers=1)
+    ),
+    "pixelcnn_channel_mixture_labels": _entry(
+        lambda: PixelCNN(
+            (2, 2),
+            ChannelMixtureOfLogistics(2, 2, channels=3),
+            hidden_features=3,
+            num_layers=1,
+            first_kernel_size=3,
+            encoder=Labels(2),
         )
     ),
     "gated_pixelcnn_nested_vector": _entry(

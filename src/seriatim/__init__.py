@@ -14,6 +14,7 @@ _PUBLIC = {
     "AutoregressiveModel": "model",
     "Causal": "causal",
     "CausalSequential": "causal",
+    "ChannelMixtureOfLogistics": "channels",
     "Columns": "columns",
     "Nested": "nested",
     "Order": "order",
@@ -37,6 +38,7 @@ __all__ = sorted([*_PUBLIC, "__version__"])
 if TYPE_CHECKING:
     from seriatim.autoregressive import Autoregressive, OrderEnsemble, rollout
     from seriatim.causal import Causal, CausalSequential, Recompute, Residual, clone, repeat, select
+    from seriatim.channels import ChannelMixtureOfLogistics
     from seriatim.columns import Columns
     from seriatim.fitting import fit, score_samples
     from seriatim.model import AutoregressiveModel

@@ -254,12 +254,20 @@ def constructed(
     if num_classes:
         arguments["encoder"] = Labels(num_classes)
     head = head or choose_head(rows)
-    shape = rows.train.shape[1 : rows.train.ndim - len(head.value_shape)]
+    shape = _places(rows.train.shape[1:], head)
     if options.get("order", "natural") not in (None, "natural"):  # the natural one is what models have by themselves
         arguments["order"] = named_order(options["order"], shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return kind(shape, head, **arguments)  # type: ignore[arg-type]
+
+
+def _places(event_shape: tuple[int, ...], head: Head) -> tuple[int, ...]:
+    """Return the axes of a row that are places; the last ones are those of a value."""
+    last = len(event_shape) - len(head.value_shape)
+    if last < 1 or event_shape[last:] != head.value_shape:
+        raise ValueError(f"head: expected rows whose last axes are {head.value_shape} for {head}, got {event_shape}")
+    return event_shape[:last]
 
 
 def named_order(order: Order | str, shape: Sequence[int]) -> Order:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from seriatim import fitting, heads
+from seriatim import channels, fitting, heads
 from seriatim.cli.errors import UserError, unknown_name
 from seriatim.cli.settings import CLOSED_FORM, RunConfig
 from seriatim.config import Configurable
@@ -28,7 +29,7 @@ def build(config: RunConfig, data: Dataset) -> AutoregressiveModel:
     conditional = config.data.context == "labels"
     if conditional and data.labels is None:
         raise UserError(f"--context: expected data with labels, got none in {config.data.source}")
-    head = _head(config.model)
+    head = _head(config.model, data)
     if head is not None and data.kind in DISCRETE and not head.discrete:
         raise UserError(
             f"model.head: expected one for the whole numbers of {config.data.source}, got {head}: a density "
@@ -54,8 +55,8 @@ def _rows(data: Dataset) -> fitting.Rows:
     return fitting.Rows(data.train, data.valid, data.kind, data.levels, data.schema)
 
 
-def _head(model: Mapping[str, Any]) -> heads.Head | None:
-    """The head that a configuration names, or None where the data decide."""
+def _head(model: Mapping[str, Any], data: Dataset) -> heads.Head | None:
+    """The head that a configuration names, with the levels of the data where it gives none; None: the data decide."""
     name, options = model.get("head"), model.get("head_options") or {}
     if name is None:
         if options:
@@ -64,10 +65,14 @@ def _head(model: Mapping[str, Any]) -> heads.Head | None:
     known = {
         kind.__name__: kind
         for kind in Configurable.classes.values()
-        if issubclass(kind, heads.Head) and kind.__module__ == heads.__name__ and kind.__name__[0] not in "_H"
+        if issubclass(kind, heads.Head)
+        and kind.__module__ in (heads.__name__, channels.__name__)
+        and kind.__name__[0] not in "_H"
     }
     if name not in known:
         raise UserError(f"model.head: {unknown_name(name, list(known))}")
+    if data.levels is not None and "levels" in inspect.signature(known[name].__init__).parameters:
+        options = {"levels": data.levels, **options}
     try:
         return known[name](**options)
     except TypeError as error:

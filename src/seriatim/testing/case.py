@@ -128,11 +128,26 @@ def value_support(model: AutoregressiveModel, position: int = 0) -> list[Tensor]
     if isinstance(inner, AutoregressiveModel):
         return space(inner)
     support = head.support
+    if head.value_shape:
+        return _vectors(_listed(getattr(support, "base_constraint", support)), head.value_shape)
+    return _listed(support)
+
+
+def _listed(support: Any) -> list[Tensor] | None:
+    """List the numbers that fulfil a constraint, or None where they are infinitely many."""
     if getattr(support, "is_discrete", False) and hasattr(support, "upper_bound"):
         return [torch.tensor(v) for v in range(support.lower_bound, support.upper_bound + 1)]
     if support is constraints.boolean:
         return [torch.tensor(0.0), torch.tensor(1.0)]
     return None
+
+
+def _vectors(entries: list[Tensor] | None, shape: tuple[int, ...]) -> list[Tensor] | None:
+    """List the arrays of a shape with such entries, or None where they are more than 20,000."""
+    size = math.prod(shape)
+    if entries is None or len(entries) ** size > MAX_ENUMERATED:
+        return None
+    return [torch.stack(row).reshape(shape) for row in itertools.product(entries, repeat=size)]
 
 
 def space(model: AutoregressiveModel) -> list[Tensor] | None:
