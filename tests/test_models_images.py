@@ -130,23 +130,40 @@ def test_sampling_all_pixels_costs_about_one_pass(name, channels):
     assert 0 < flops(lambda: p.sample(seed=0, engine="reference")) <= 1.35 * flops(lambda: p.log_prob(x))
 
 
-def test_the_diagonal_scan_is_the_loop_over_pixels():
+def scan_inputs(shape, told_shape, size):
+    """Images (B, H, W, F), what their gates are told and the weights of a diagonal scan, in float64."""
     generator = torch.Generator().manual_seed(0)
-    gates = torch.randn(2, 3, 4, 5, 2, 12, generator=generator, dtype=torch.float64)
-    recurrent = torch.randn(2, 12, 24, generator=generator, dtype=torch.float64)
-    h, c = torch.zeros(2, 2, 3, 5, 6, 6, dtype=torch.float64)  # zeros above and to the left
-    for i, j in itertools.product(range(4), range(5)):
-        beside, above = h[:, :, i + 1, j], h[:, :, i, j + 1]
-        told = torch.einsum("dbf,dfg->dbg", torch.cat([beside, above], dim=-1), recurrent)
-        hidden, cell = lstm_cell(
-            gates[:, :, i, j] + told.unflatten(-1, (2, -1)), c[:, :, i + 1, j].unflatten(-1, (2, -1))
-        )
-        h[:, :, i + 1, j + 1], c[:, :, i + 1, j + 1] = hidden.flatten(2), cell.flatten(2)
-    torch.testing.assert_close(diagonal_scan(gates, recurrent).flatten(4), h[:, :, 1:, 1:])
+    shapes = shape, (2, 4 * size, *told_shape), (2, 4 * size, shape[-1] + 2 * size)
+    return [torch.randn(s, generator=generator, dtype=torch.float64, requires_grad=True) for s in shapes]
 
 
-def test_gradients_of_the_diagonal_scan():
-    generator = torch.Generator().manual_seed(0)
-    gates = torch.randn(2, 2, 3, 2, 1, 8, generator=generator, dtype=torch.float64, requires_grad=True)
-    recurrent = torch.randn(2, 4, 8, generator=generator, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(diagonal_scan, (gates, recurrent))
+@pytest.mark.parametrize("told", [(1, 1), (1, 3), (20, 3)], ids=["all", "images", "pixels"])
+@torch.no_grad()
+def test_the_diagonal_scan_is_the_loop_over_pixels(told):
+    x, told, weight = scan_inputs((3, 4, 5, 2), told, 6)
+    hidden = diagonal_scan(x, told, weight)
+    told = told.expand(-1, -1, 20, 3).unflatten(2, (4, 5))
+    for k, columns in enumerate([range(5), range(4, -1, -1)]):
+        h, c = torch.zeros(3, 5, 7, 6).double(), torch.zeros(3, 5, 7, 6).double()  # zeros above and on both sides
+        for i, j in itertools.product(range(4), columns):
+            beside = (i + 1, j + (0, 2)[k])
+            read = torch.cat([x[:, i, j], h[:, *beside], h[:, i, j + 1]], dim=1)
+            gates = read @ weight[k].mT + told[k, :, i, j].mT
+            h[:, i + 1, j + 1], c[:, i + 1, j + 1] = lstm_cell(gates, c[:, *beside])
+        torch.testing.assert_close(hidden[k], h[:, 1:, 1:-1])
+
+
+@pytest.mark.parametrize("told", [(1, 1), (1, 2), (6, 2)], ids=["all", "images", "pixels"])
+def test_gradients_of_the_diagonal_scan(told):
+    assert torch.autograd.gradcheck(diagonal_scan, scan_inputs((2, 3, 2, 1), told, 2))
+
+
+def test_the_diagonal_scan_computes_in_the_precision_of_its_weights():
+    x, told, weight = [part.detach().float().requires_grad_() for part in scan_inputs((2, 3, 2, 1), (1, 1), 2)]
+    full = diagonal_scan(x, told, weight)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = diagonal_scan(x.bfloat16(), told, weight)
+    mixed.sum().backward()
+    assert mixed.dtype == weight.grad.dtype == torch.float32
+    torch.testing.assert_close(mixed, diagonal_scan(x.bfloat16().float(), told, weight))
+    torch.testing.assert_close(mixed, full, rtol=0, atol=0.02)

@@ -153,12 +153,11 @@ class DiagonalBiLSTMLayer(Causal):
 
     def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         start, n = int(state["position"][0]), x.shape[1]
+        if n == self.raster.height * self.raster.row_length:
+            return self._whole(x, state["inputs"]["context"]), {**state, "position": state["position"] + n}
         both, inputs = self.inputs(x, state["inputs"])
         gates, right = both.chunk(2, dim=-1)
         after = {"position": state["position"] + n, "inputs": inputs}
-        if n == self.raster.height * self.raster.row_length:
-            y = self._whole(gates, right)
-            return y, {**after, "above": state["above"], "row": state["row"]}  # nothing comes after
         above, row, outputs = state["above"], state["row"], []
         for t in range(n):
             place = (start + t) % self.raster.row_length
@@ -200,14 +199,24 @@ class DiagonalBiLSTMLayer(Causal):
             row.append(hidden)
         return torch.cat(row[::-1], dim=1)
 
-    def _whole(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return the outputs (B, T, H) of a whole image from the gates (B, T, 4 H) of both directions."""
+    def _by_gate(self, rows: Tensor) -> Tensor:
+        """Sort the gates of both directions of each channel, (..., C 8 H), into (2, ..., 4 C H)."""
+        return rows.unflatten(-1, (self.raster.channels, 2, 4, -1)).movedim(-3, 0).transpose(-3, -2).flatten(-3)
+
+    def _whole(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Return the outputs (B, T, H) of whole images x (B, T, F) from what their context tells the gates."""
         height, width, channels = self.raster
-        both = torch.stack([left, right]).unflatten(2, (height, width, channels))
-        both = torch.stack([both[0], both[1].flip(2)])  # the right direction is the left one of the mirror image
-        hidden = diagonal_scan(both, self.recurrent)
-        shifted = F.pad(hidden[1].flip(2), (0, 0, 0, 0, 0, 0, 1, 0))[:, :height]
-        return (hidden[0] + shifted).flatten(1, 3)
+        told = self.inputs.linear.bias[None, None]
+        if context is not None:
+            told = told + context
+        # The same matrix product reads the pixel and the two hidden states.
+        recurrent = self.recurrent.unflatten(-1, (channels, 4, -1)).transpose(2, 3).flatten(2)
+        weight = torch.cat([self._by_gate(self.inputs.weight.mT), recurrent], dim=1).mT
+        pixels = x.unflatten(1, (height, width, channels)).flatten(3)
+        hidden = diagonal_scan(pixels, self._by_gate(told).permute(0, 3, 2, 1), weight)
+        left, right = hidden.unflatten(-1, (channels, -1))
+        shifted = F.pad(right, (0, 0, 0, 0, 0, 0, 1, 0))[:, :height]
+        return (left + shifted).flatten(1, 3)
 
     def dependencies(self, length: int) -> Tensor:
         height, width, channels = self.raster

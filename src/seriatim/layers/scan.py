@@ -27,108 +27,158 @@ def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     return o * cell.tanh(), cell
 
 
-def diagonal_scan(gates: Tensor, recurrent: Tensor) -> Tensor:
-    """Run LSTM along the diagonals of images: each pixel reads the pixel to its left and the pixel above.
+def diagonal_scan(x: Tensor, told: Tensor, weight: Tensor) -> Tensor:
+    """Run two LSTM along the diagonals of images, one to the right and one to the left, from the upper corners down.
 
-        gates_hw + [h_h(w-1), h_(h-1)w] U,    c_hw = f c_h(w-1) + i g
+        gates_hw = W x_hw + told_hw + U h_h(w-1) + V h_(h-1)w,    c_hw = f c_h(w-1) + i g,    h_hw = o tanh(c_hw)
 
-    All pixels of a diagonal (h + w = d) are one step, of all directions at once. Its gradient is written out: a graph
-    of so many small steps costs several times their arithmetic.
+    and w + 1 instead of w - 1 for the one to the left. A diagonal is one step, all its pixels of both directions at
+    once: one matrix product of what they read. The gradient is written out, because a graph of so many small steps
+    costs several times their arithmetic.
 
     Args:
-        gates: (D, B, H, W, C, 4 F) what the inputs say, in the order o, f, i, g; D directions, C channels of a pixel.
-        recurrent: (D, 2 C F, 4 C F) from the pixel to the left, then the pixel above, to the gates of each channel.
+        x: (B, H, W, F) the features of each pixel.
+        told: (2, 4 Q, P, N) what else the gates are told: P is 1 or H W (of each pixel), N is 1 or B (of each image).
+        weight: (2, 4 Q, F + 2 Q) from x, the hidden state beside and the one above to the gates o, f, i, g.
 
     Returns:
-        The hidden states (D, B, H, W, C, F).
+        The hidden states (2, B, H, W, Q), to the right and to the left.
 
     Example:
-        >>> diagonal_scan(torch.zeros(1, 2, 3, 4, 1, 8), torch.zeros(1, 4, 8)).shape
-        torch.Size([1, 2, 3, 4, 1, 2])
+        >>> diagonal_scan(torch.zeros(2, 3, 4, 5), torch.zeros(2, 8, 1, 1), torch.zeros(2, 8, 9)).shape
+        torch.Size([2, 2, 3, 4, 2])
     """
-    channels = gates.shape[4]
-    # Gates first and the batch last: the four gates of a diagonal are then four blocks of memory.
-    by_gate = gates.unflatten(-1, (4, -1)).permute(0, 5, 4, 6, 2, 3, 1).flatten(1, 3)
-    weight = recurrent.unflatten(-1, (channels, 4, -1)).transpose(2, 3).flatten(2, 4).transpose(1, 2)
-    hidden = _DiagonalScan.apply(by_gate.contiguous(), weight.contiguous())
-    return hidden.unflatten(1, (channels, -1)).permute(0, 5, 3, 4, 1, 2)
+    with torch.autocast(x.device.type, enabled=False):  # a cell adds up over the image: in the precision of the weights
+        kind = weight.dtype
+        hidden: Tensor = _DiagonalScan.apply(x.to(kind).contiguous(), told.to(kind), weight.contiguous())
+    return hidden
+
+
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+_tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
 
 class _DiagonalScan(torch.autograd.Function):
-    """gates (D, 4 Q, H, W, B), weight (D, 4 Q, 2 Q) -> hidden (D, Q, H, W, B)."""
+    """The scan and its gradient.
+
+    What a product reads has the features last, so that a pixel is one copy; what it says to the gates has them first,
+    (2, 4 Q, rows, B): each gate is then one block of memory. The hidden states of the newest diagonal lie by row, after
+    a row of zeros above the image; a row that has not begun is zero too.
+    """
 
     @staticmethod
-    def forward(ctx: Any, gates: Tensor, weight: Tensor) -> Tensor:
-        directions, _, height, width, batch = gates.shape
-        size = weight.shape[2] // 2
-        # The newest hidden state of each row, after a row of zeros, and the newest cell.
-        hidden = gates.new_zeros(directions, size, height + 1, batch)
-        cell = gates.new_zeros(directions, size, height, batch)
-        out = gates.new_empty(directions, size, height, width, batch)
+    def forward(ctx: Any, x: Tensor, told: Tensor, weight: Tensor) -> Tensor:
+        batch, height, width, features = x.shape
+        size = weight.shape[1] // 4
+        out = x.new_empty(2, batch, height, width, size)
+        pixels, outs = _by_pixel(x), [_by_pixel(y) for y in out]
+        hidden = x.new_zeros(2, height + 1, batch, size)
+        cell = x.new_zeros(2, size, height, batch)
         keep = any(ctx.needs_input_grad)
         saved: list[tuple[Tensor, ...]] = []
         for d in range(height + width - 1):
-            low, high = _rows(d, height, width)
-            z = _diagonal(gates, d).flatten(2)
-            before = hidden[:, :, low : high + 1].clone()
-            z = torch.baddbmm(z, weight[:, :, :size], before[:, :, 1:].flatten(2))
-            z = torch.baddbmm(z, weight[:, :, size:], before[:, :, :-1].flatten(2))
+            low, high, places = _diagonal(d, height, width)
+            read = x.new_empty(2, high - low, batch, features + 2 * size)
+            for k in (0, 1):
+                read[k, ..., :features] = pixels[places[k]]
+            read[..., features : features + size] = hidden[:, low + 1 : high + 1]
+            read[..., features + size :] = hidden[:, low:high]
+            z = torch.bmm(weight, read.flatten(1, 2).mT).unflatten(2, (-1, batch))
+            z += _told(told, places)
             z[:, : 3 * size].sigmoid_()
             z[:, 3 * size :].tanh_()
             o, f, i, g = z.split(size, dim=1)
-            old = cell[:, :, low:high].flatten(2).clone()
-            new = torch.addcmul(f * old, i, g)
-            squashed = new.tanh()
-            h = (o * squashed).unflatten(2, (-1, batch))
-            hidden[:, :, low + 1 : high + 1] = h
-            cell[:, :, low:high] = new.view_as(h)
-            _diagonal(out, d).copy_(h)
+            cells, newest = cell[:, :, low:high], hidden[:, low + 1 : high + 1]
+            old = cells.clone()
+            squashed = cells.mul_(f).addcmul_(i, g).tanh()
+            newest.copy_((o * squashed).permute(0, 2, 3, 1))
+            for k in (0, 1):
+                outs[k][places[k]] = newest[k]
             if keep:
-                saved.append((z, before, old, squashed))
-        ctx.steps, ctx.shape = saved, gates.shape
+                saved.append((read, z, old, squashed))
+        ctx.steps, ctx.shape, ctx.told_shape = saved, x.shape, told.shape
         ctx.save_for_backward(weight)
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         (weight,) = ctx.saved_tensors
-        directions, _, height, width, batch = ctx.shape
-        size = weight.shape[2] // 2
-        grad = grad.contiguous()
-        # Of the newest hidden state of each row, after one of zeros that nobody asks for, and of the newest cell.
-        of_hidden = grad.new_zeros(directions, size, height + 1, batch)
-        of_cell = grad.new_zeros(directions, size, height, batch)
-        of_gates, of_weight = grad.new_empty(ctx.shape), torch.zeros_like(weight)
-        left, above = weight[:, :, :size].transpose(1, 2), weight[:, :, size:].transpose(1, 2)
+        batch, height, width, features = ctx.shape
+        size = weight.shape[1] // 4
+        of_x, of_told, of_weight = grad.new_zeros(ctx.shape), grad.new_zeros(ctx.told_shape), torch.zeros_like(weight)
+        of_pixels, of_outs = _by_pixel(of_x), [_by_pixel(y) for y in grad]
+        of_hidden = grad.new_zeros(2, height + 1, batch, size)
+        of_cell = grad.new_zeros(2, size, height, batch)
         for d in range(height + width - 2, -1, -1):
-            low, high = _rows(d, height, width)
-            z, before, old, squashed = ctx.steps[d]
-            o, f, i, g = z.split(size, dim=1)
-            dh = (_diagonal(grad, d) + of_hidden[:, :, low + 1 : high + 1]).flatten(2)
-            dc = torch.addcmul(of_cell[:, :, low:high].flatten(2), dh * o, 1 - squashed * squashed)
-            outer = torch.cat([dh * squashed, dc * old, dc * g, dc * i], dim=1)
-            slope = torch.cat([z[:, : 3 * size] * (1 - z[:, : 3 * size]), 1 - g * g], dim=1)
-            dz = outer.mul_(slope)
-            _diagonal(of_gates, d).copy_(dz.unflatten(2, (-1, batch)))
-            of_weight[:, :, :size].baddbmm_(dz, before[:, :, 1:].flatten(2).transpose(1, 2))
-            of_weight[:, :, size:].baddbmm_(dz, before[:, :, :-1].flatten(2).transpose(1, 2))
-            of_cell[:, :, low:high] = (dc * f).unflatten(2, (-1, batch))
-            of_hidden[:, :, low + 1 : high + 1] = torch.bmm(left, dz).unflatten(2, (-1, batch))
-            of_hidden[:, :, low:high] += torch.bmm(above, dz).unflatten(2, (-1, batch))
-        return of_gates, of_weight
+            low, high, places = _diagonal(d, height, width)
+            read, z, old, squashed = ctx.steps[d]
+            newest = of_hidden[:, low + 1 : high + 1]
+            for k in (0, 1):
+                newest[k] += of_outs[k][places[k]]
+            dh = newest.permute(0, 3, 1, 2).contiguous()
+            dz = _cell_gradient(dh, of_cell[:, :, low:high], z, old, squashed)
+            _add_told(of_told, dz, places)
+            flat = dz.flatten(2)
+            of_weight.baddbmm_(flat, read.flatten(1, 2))
+            of_read = torch.bmm(flat.mT, weight).view_as(read)
+            for k in (0, 1):
+                of_pixels[places[k]] += of_read[k, ..., :features]
+            newest.copy_(of_read[..., features : features + size])
+            of_hidden[:, low:high] += of_read[..., features + size :]
+        return of_x, of_told, of_weight
 
 
-def _rows(d: int, height: int, width: int) -> tuple[int, int]:
-    """Return the first row of diagonal d and the one after its last."""
-    return max(0, d - width + 1), min(height, d + 1)
+def _cell_gradient(dh: Tensor, dc: Tensor, z: Tensor, old: Tensor, squashed: Tensor) -> Tensor:
+    """Return the gradient of the gates before their functions; dc, of the new cell, becomes that of the old one."""
+    size = old.shape[1]
+    o, f, i, g = z.split(size, dim=1)
+    dz = torch.empty_like(z)
+    do, df, di, dg = dz.split(size, dim=1)
+    through = dh * o
+    dc += _tanh_backward(through, squashed, grad_input=through)
+    torch.mul(dh, squashed, out=do)
+    torch.mul(dc, old, out=df)
+    torch.mul(dc, g, out=di)
+    torch.mul(dc, i, out=dg)
+    dc *= f
+    gates = dz[:, : 3 * size]
+    _sigmoid_backward(gates, z[:, : 3 * size], grad_input=gates)
+    _tanh_backward(dg, g, grad_input=dg)
+    return dz
 
 
-def _diagonal(x: Tensor, d: int) -> Tensor:
-    """Return diagonal d of contiguous maps (D, K, H, W, B) as a view (D, K, rows, B)."""
-    directions, maps, height, width, batch = x.shape
-    low, high = _rows(d, height, width)
-    first = x.storage_offset() + (low * width + d - low) * batch
-    return x.as_strided(
-        (directions, maps, high - low, batch), (x.stride(0), x.stride(1), (width - 1) * batch, 1), first
-    )
+def _by_pixel(x: Tensor) -> Tensor:
+    """Return images (B, H, W, F) as a view (H W, B, F)."""
+    return x.flatten(1, 2).transpose(0, 1)
+
+
+def _diagonal(d: int, height: int, width: int) -> tuple[int, int, tuple[slice, slice]]:
+    """Return the first row of diagonal d, the one after its last, and its pixels to the right and to the left."""
+    low, high = max(0, d - width + 1), min(height, d + 1)
+    column, count = d - low, high - low  # the column of the first row, from the corner
+    to_right = _every(low * width + column, width - 1, count)
+    to_left = _every(low * width + width - 1 - column, width + 1, count)
+    return low, high, (to_right, to_left)
+
+
+def _every(first: int, step: int, count: int) -> slice:
+    """Return `count` places from the first on, a step apart; of one place the step does not matter."""
+    return slice(first, first + (count - 1) * step + 1, step or 1)
+
+
+def _told(told: Tensor, places: tuple[slice, slice]) -> Tensor:
+    """Return what the pixels of a diagonal are told, (2, 4 Q, 1 or rows, 1 or B)."""
+    if told.shape[2] == 1:
+        return told
+    return torch.stack([told[k][:, places[k]] for k in (0, 1)])
+
+
+def _add_told(of_told: Tensor, dz: Tensor, places: tuple[slice, slice]) -> None:
+    """Add the gradient of a diagonal's gates to that of what they are told."""
+    if of_told.shape[2] == 1:
+        of_told += dz.sum_to_size(of_told.shape)
+        return
+    for k in (0, 1):
+        part = of_told[k][:, places[k]]
+        part += dz[k].sum_to_size(part.shape)
