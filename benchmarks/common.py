@@ -57,11 +57,13 @@ def provenance() -> dict[str, Any]:
 
 
 def _public(arguments: Sequence[str]) -> list[str]:
-    """Leave the path of the data folder out of what is stored."""
-    shown, skip = [], False
+    """Leave the paths of folders out of what is stored."""
+    hidden = {"--data": "DATA", "--peer": "PEER"}
+    shown, name = [], ""
     for argument in arguments:
-        shown.append("DATA" if skip else argument)
-        skip = argument == "--data"
+        option, given, _ = argument.partition("=")
+        shown.append(f"{option}={hidden[option]}" if given and option in hidden else hidden.get(name, argument))
+        name = argument
     return shown
 
 
