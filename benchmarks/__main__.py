@@ -8,6 +8,8 @@ from typing import Any
 
 from benchmarks.common import load_rows
 from benchmarks.density import binary_sets, chow_liu, mnist, rnade, sampling_tax
+from benchmarks.images import caltech, cifar, classify, small
+from benchmarks.images import mnist as image_mnist
 
 HEADER = """# Benchmarks
 
@@ -18,11 +20,16 @@ each. This page is written by `python -m benchmarks`.
 All runs below used one thread of a shared machine: training times are upper bounds.
 """
 TABLES = {
-    "chow-liu --data DATA": chow_liu,
-    "mnist --data DATA": mnist,
-    "binary-sets --data DATA": binary_sets,
-    "rnade --data DATA": rnade,
-    "sampling-tax": sampling_tax,
+    "density chow-liu --data DATA": chow_liu,
+    "density mnist --data DATA": mnist,
+    "density binary-sets --data DATA": binary_sets,
+    "density rnade --data DATA": rnade,
+    "density sampling-tax": sampling_tax,
+    "images mnist --data DATA": image_mnist,
+    "images classify --data DATA": classify,
+    "images caltech --data DATA": caltech,
+    "images small --data DATA": small,
+    "images cifar --data DATA": cifar,
 }
 
 
@@ -47,7 +54,7 @@ def main() -> None:
             if last
             else "Not run yet."
         )
-        parts.append(f"## {module.TITLE}\n\n    python -m benchmarks.density {command}\n\n{module.ABOUT} {where}\n")
+        parts.append(f"## {module.TITLE}\n\n    python -m benchmarks.{command}\n\n{module.ABOUT} {where}\n")
         parts.append(module.render() + "\n")
     path = Path(__file__).parent.parent / "docs" / "benchmarks.md"
     path.write_text("\n".join(parts))

@@ -44,7 +44,7 @@ from seriatim.models import (
     PixelSNAIL,
     RowLSTM,
 )
-from seriatim.models.bayesnet import Symbols
+from seriatim.models.bayesnet import Symbols, SymbolsOrMissing
 from seriatim.nested import Nested
 from seriatim.order import Order, RandomOrder, Scan
 
@@ -204,6 +204,7 @@ ZOO: dict[str, Callable[[], Made]] = {
         lambda: FVSBN((4,), Categorical(3), encoder=Labels(3), order=Order((4,), [2, 0, 3, 1]))
     ),
     "fvsbn_symbols": _entry(lambda: FVSBN((3,), Symbols([2, 4, 3]), order=Order((3,), [2, 0, 1]))),
+    "fvsbn_symbols_or_missing": _entry(lambda: FVSBN((3,), SymbolsOrMissing([3, 4, 3]))),
     "fvsbn_one_position": _entry(lambda: FVSBN((1,), Categorical(3), encoder=Vector(3))),
     "neural_conditionals": _entry(
         lambda: NeuralConditionals(
