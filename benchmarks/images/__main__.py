@@ -11,6 +11,8 @@ from benchmarks.common import data_folder
 TABLES = {
     "mnist": "fixed binarised MNIST: all image models, on the CPU or a GPU",
     "caltech": "Caltech 101 silhouettes: FVSBN and PixelCNN",
+    "cifar": "a subset of CIFAR-10: ways to model colour, against PNG and WebP",
+    "small": "digits and Frey faces: all models, the same budget",
     "classify": "labelled MNIST: classes by Bayes' rule, before and after calibration",
     "speed": "training steps against a peer, the cost of masking, LSTM layers; no data",
 }
