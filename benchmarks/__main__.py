@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.common import load_rows
 from benchmarks.density import binary_sets, chow_liu, mnist, rnade, sampling_tax
-from benchmarks.images import caltech, cifar, classify, small
+from benchmarks.images import caltech, cifar, classify, small, speed
 from benchmarks.images import mnist as image_mnist
 
 HEADER = """# Benchmarks
@@ -30,6 +30,7 @@ TABLES = {
     "images caltech --data DATA": caltech,
     "images small --data DATA": small,
     "images cifar --data DATA": cifar,
+    "images speed --peer PEER": speed,
 }
 
 
