@@ -79,8 +79,7 @@ class Autoregressive(td.Distribution):
         order: Order | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        self.model = model
-        self.context = context
+        self.model, self.context = model, context
         self.order = model.order if order is None else order
         batch_shape = torch.Size()
         if model.encoder is None:
@@ -92,7 +91,8 @@ class Autoregressive(td.Distribution):
             model.encoder.check(context)
             batch_shape = context.shape[: context.ndim - model.encoder.event_dim]
         self._context_shape = self._rows_shape = batch_shape
-        super().__init__(batch_shape, torch.Size(model.event_shape), validate_args=validate_args)
+        event_shape = torch.Size((*self.order.shape, *model.head.value_shape))
+        super().__init__(batch_shape, event_shape, validate_args=validate_args)
 
     @property
     def support(self) -> Any:

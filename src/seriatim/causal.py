@@ -14,7 +14,7 @@ gradients off a module may write into the state it was given, so whoever branche
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -148,6 +148,7 @@ class Causal(nn.Module):
 
     Attributes:
         order_agnostic: True if the initial state takes the order of the variables: the context is then a `Scan`.
+        any_length: True if no weight belongs to a position, so that it runs over sequences of any length.
 
     Example:
         >>> class Sum(Causal):
@@ -162,6 +163,7 @@ class Causal(nn.Module):
     """
 
     order_agnostic: bool = False
+    any_length: bool = False
 
     def initial_state(self, batch_size: int, context: Any = None, max_length: int | None = None) -> State:
         """Return the state before the first position.
@@ -190,6 +192,11 @@ class Causal(nn.Module):
         return self.advance(x, state)
 
 
+def _all_any_length(modules: Iterable[nn.Module]) -> bool:
+    """Whether all causal modules run over any length; what works position by position always does."""
+    return all(module.any_length for module in modules if isinstance(module, Causal))
+
+
 class CausalSequential(Causal):
     """Causal modules and position-wise modules, one after another.
 
@@ -208,6 +215,7 @@ class CausalSequential(Causal):
     def __init__(self, *modules: nn.Module) -> None:
         super().__init__()
         self.layers = nn.ModuleList(modules)
+        self.any_length = _all_any_length(modules)
 
     @property
     def output_bias(self) -> Tensor | None:
@@ -259,6 +267,7 @@ class Residual(Causal):
     def __init__(self, module: Causal) -> None:
         super().__init__()
         self.module = module
+        self.any_length = _all_any_length([module])
 
     def initial_state(self, batch_size: int, context: Any = None, max_length: int | None = None) -> State:
         return self.module.initial_state(batch_size, context, max_length)
@@ -290,6 +299,7 @@ class Parallel(Causal):
     def __init__(self, *modules: nn.Module) -> None:
         super().__init__()
         self.branches = nn.ModuleList(modules)
+        self.any_length = _all_any_length(modules)
 
     def initial_state(self, batch_size: int, context: Any = None, max_length: int | None = None) -> State:
         return [
@@ -343,6 +353,7 @@ class Recompute(Causal):
         super().__init__()
         self.module = module
         self.order_agnostic = getattr(module, "order_agnostic", False)
+        self.any_length = getattr(module, "any_length", False)
 
     def initial_state(self, batch_size: int, context: Any = None, max_length: int | None = None) -> State:
         if context is not None and not isinstance(self.module, Causal):

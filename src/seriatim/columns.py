@@ -49,6 +49,7 @@ class Columns(Head):
 
     num_uniforms = 3
     value_dtype = torch.float64
+    by_place = True
     mean: Tensor
     std: Tensor
     min_scale: Tensor

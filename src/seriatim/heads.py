@@ -36,6 +36,7 @@ class Head(Configurable, nn.Module):
         num_uniforms: how many uniforms behind one value.
         discrete: True if log p is the log of a probability, False if of a density.
         value_dtype: the dtype of sampled values; None stands for that of the parameters.
+        by_place: True if places differ, so that `variables` are read.
 
     Example:
         >>> class Laplace(Head):
@@ -54,6 +55,7 @@ class Head(Configurable, nn.Module):
     num_uniforms: int = 1
     discrete: bool = True
     value_dtype: torch.dtype | None = None
+    by_place: bool = False
 
     def encode(self, values: Tensor, variables: Tensor | None = None) -> Tensor:
         """Turn values into features, in the default floating dtype where the values are integers."""

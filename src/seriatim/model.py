@@ -66,11 +66,37 @@ class AutoregressiveModel(Configurable, nn.Module):
         """Move a tensor to the model's device, and to its dtype where it holds real numbers."""
         return tensor.to(self.device, self.dtype) if tensor.is_floating_point() else tensor.to(self.device)
 
-    def forward(self, context: Tensor | None = None, *, order: Order | None = None) -> Autoregressive:
-        """Return the distribution given a context; its batch shape is that of the context."""
+    def forward(
+        self, context: Tensor | None = None, *, order: Order | None = None, length: int | None = None
+    ) -> Autoregressive:
+        """Return the distribution given a context; its batch shape is that of the context.
+
+        Args:
+            context: (*batch_shape, *context event), None for unconditional models.
+            order: of the variables, for order-agnostic models; the model's own if None.
+            length: of the sequences, where the network runs over any length; that of the model if None.
+
+        Raises:
+            ValueError: an order or a length for a model whose own is fixed.
+        """
         if order is not None and not self.network.order_agnostic:
             raise ValueError("order: expected None, for the model has a fixed order, got one")
-        return Autoregressive(self, context, order)
+        return Autoregressive(self, context, order if length is None else self._of_length(length))
+
+    def _of_length(self, length: int) -> Order:
+        """Return the order of sequences of so many positions."""
+        fixed = ""
+        if not self.network.any_length:
+            fixed = f"weights of {type(self.network).__name__} belong to positions"
+        elif self.head.by_place:
+            fixed = f"{type(self.head).__name__} has a distribution for each place"
+        elif len(self.order.shape) != 1 or not self.order.is_natural:
+            fixed = f"the positions of {self.order} are no plain sequence"
+        if fixed:
+            raise ValueError(f"length: expected None, for {fixed}, got {length}")
+        if length < 1:
+            raise ValueError(f"length: expected 1 or more, got {length}")
+        return Order((length,))
 
     def training_distribution(self, context: Tensor | None = None) -> Any:
         """Return the distribution whose -log p one training step minimises; order-agnostic models draw an order."""

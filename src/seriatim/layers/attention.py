@@ -27,6 +27,8 @@ class SelfAttention(Causal):
         torch.Size([1, 5, 8])
     """
 
+    any_length = True
+
     def __init__(self, num_features: int, num_heads: int) -> None:
         super().__init__()
         _divides(num_features, num_heads)
@@ -66,6 +68,8 @@ class CrossAttention(Causal):
         >>> layer(torch.zeros(1, 5, 8), layer.initial_state(1, (memory, mask)))[0].shape
         torch.Size([1, 5, 8])
     """
+
+    any_length = True
 
     def __init__(self, num_features: int, num_heads: int) -> None:
         super().__init__()

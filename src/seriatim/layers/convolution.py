@@ -28,6 +28,8 @@ class CausalConv1d(Causal):
         torch.Size([1, 9, 3])
     """
 
+    any_length = True
+
     def __init__(
         self,
         in_features: int,

@@ -18,6 +18,7 @@ _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 class _Recurrent(Causal):
     """torch's recurrent modules, batch first, with the state batch first too."""
 
+    any_length = True
     kernel: type[nn.RNN] | type[nn.GRU] | type[nn.LSTM]
     num_states = 1
 

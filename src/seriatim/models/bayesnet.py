@@ -36,6 +36,7 @@ class Symbols(Head):
     """
 
     value_dtype = torch.int64
+    by_place = True
 
     def __init__(self, arities: Sequence[int], event_shape: Sequence[int] | None = None) -> None:
         super().__init__()
