@@ -22,7 +22,7 @@ LEVELS: list[set[str]] = [
     {"engine"},
     {"autoregressive"},
     {"model"},
-    {"layers"},
+    {"layers", "ending"},
     {"nested", "channels", "columns", "models"},
     {"tasks"},
     {"data", "runs", "training", "report"},

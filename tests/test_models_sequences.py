@@ -1,17 +1,24 @@
-"""Models of sequences: any length."""
+"""Models of sequences: any length, ends, recurrent networks."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
 
-from seriatim.causal import Recompute
+from seriatim.causal import Recompute, detach
 from seriatim.columns import Columns
-from seriatim.context import Labels
-from seriatim.heads import Bernoulli, Categorical
+from seriatim.config import from_config
+from seriatim.context import Labels, Vector
+from seriatim.ending import Ending, UntilEnd
+from seriatim.heads import Bernoulli, Categorical, MixtureOfNormals, Normal
+from seriatim.layers import VariationalDropout
 from seriatim.model import AutoregressiveModel
-from seriatim.models import MADE
-from seriatim.order import Order
+from seriatim.models import GRU, LSTM, MADE, MODELS, RNN
+from seriatim.nested import Nested
+from seriatim.order import Order, Scan
+from seriatim.testing.case import space
 from zoo import CATEGORIES, Assembled, randomised
 
 
@@ -54,3 +61,191 @@ def test_a_length_is_refused_where_it_has_no_meaning():
             model(length=5)
     with pytest.raises(ValueError, match="length: expected 1 or more, got 0"):
         assembled("rnn")(length=0)
+
+
+# ---- ends
+
+
+def ending(kind=LSTM, length=4, head=None, **options):
+    head = Ending(head or Categorical(2))
+    return randomised(kind((length,), head, hidden_features=4, **options)).double().eval()
+
+
+def chords():
+    return Nested(MADE((2,), hidden_features=(3,), encoder=Vector(3)))
+
+
+def absorbed(model):
+    """The rows of the space whose values after an end are ends, and the others."""
+    x = torch.stack(space(model))
+    ended = model.head.ended(x)
+    sound = (ended.cumsum(1).clamp(max=1) == ended).all(1)
+    return x[sound], x[~sound]
+
+
+def assert_the_end_is_absorbing(model):
+    sound, other = absorbed(model)
+    p = model().log_prob(sound).exp()
+    ended = model.lengths(sound) < model.order.length
+    assert (p[ended].sum() + p[~ended].sum()).item() == pytest.approx(1, abs=1e-9)
+    assert 0.01 < p[~ended].sum() < 0.99
+    assert bool((model().log_prob(other) == -math.inf).all())
+    after = model.head.ended(sound).cumsum(1) > 1
+    assert bool((model().log_prob_terms(sound)[after] == 0).all())
+
+
+@pytest.mark.parametrize("head", [Categorical(2), Bernoulli(), chords()], ids=str)
+@pytest.mark.parametrize("kind", [RNN, LSTM])
+def test_sequences_that_ended_and_sequences_that_have_not_share_all_probability(kind, head):
+    assert_the_end_is_absorbing(ending(kind, 3, head))
+
+
+def test_the_probability_of_a_length_is_the_mass_of_its_rows():
+    model = ending()
+    sound, _ = absorbed(model)
+    lengths = model.lengths(sound)
+    drawn = model.lengths(model.sample((4000,), seed=0))
+    for length in range(5):
+        mass = model().log_prob(sound[lengths == length]).exp().sum().item()
+        assert (drawn == length).double().mean().item() == pytest.approx(mass, abs=4 * math.sqrt(0.25 / 4000))
+
+
+@pytest.mark.parametrize("head", [Categorical(3), Normal()], ids=str)
+def test_a_padded_batch_is_the_rows_one_by_one_without_their_padding(head):
+    model = ending(GRU, 8, head, encoder=Labels(2))
+    labels = torch.arange(10) % 2
+    x = model(labels).sample(seed=3)
+    lengths = model.lengths(x)
+    assert 0 < lengths.min() + 1 < lengths.max()
+    whole, values = model(labels).log_prob(x), model.log_prob_parts(x, labels)[0].sum(1)
+    for row, length in enumerate(lengths.tolist()):
+        n = min(length + 1, 8)  # the values and one end
+        own = x[row : row + 1, :n]
+        assert model(labels[row : row + 1], length=n).log_prob(own).item() == pytest.approx(whole[row].item())
+        parts = model.log_prob_parts(own, labels[row : row + 1])
+        assert parts[0].sum().item() == pytest.approx(values[row].item())
+
+
+@pytest.mark.parametrize("head", [Categorical(3), Normal(), MixtureOfNormals(2), chords()], ids=str)
+def test_padding_sends_no_gradient(head):
+    model, found = ending(LSTM, 6, head), []
+    mark = model.head.mark
+    x = torch.full((1, 6, *model.head.value_shape), mark, dtype=model.head.value_dtype or torch.float64)
+    x[:, :2] = 1
+    for n in (3, 6):
+        model.zero_grad()
+        (-model(length=n).log_prob(x[:, :n])).sum().backward()
+        found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert bool(found[0].isfinite().all())
+    assert bool((found[0] != 0).any())
+    torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-14)
+
+
+def test_terms_are_those_of_the_values_and_those_of_the_end():
+    model = ending()
+    x = torch.tensor([[1, 0, -1, -1], [0, 1, 1, 0], [-1, -1, -1, -1]])
+    values, stops = model.log_prob_parts(x)
+    torch.testing.assert_close(values + stops, model().log_prob_terms(x))
+    assert (values != 0).sum(1).tolist() == [2, 4, 0]
+    assert (stops != 0).sum(1).tolist() == [3, 4, 1]
+    assert model.lengths(x).tolist() == [2, 4, 0]
+    assert model.lengths(x[None]).tolist() == [[2, 4, 0]]
+
+
+def test_rows_are_checked_and_a_vector_ends_in_all_its_numbers():
+    model = ending(RNN, 2, chords())
+    with pytest.raises(ValueError, match=r"value: expected .*, or -1 for the end, got .* at \(0, 1\)"):
+        model().log_prob(torch.tensor([[[1.0, 0.0], [-1.0, 0.0]]]))
+    with pytest.raises(ValueError, match="value: expected"):
+        ending().log_prob(torch.tensor([[0, 2, 0, 0]]))
+
+
+def test_heads_and_orders_that_cannot_end_are_refused():
+    with pytest.raises(ValueError, match=r"head: expected one distribution for all places, got Columns"):
+        Ending(Columns(CATEGORIES))
+    with pytest.raises(ValueError, match=r"head: expected values with 0 and without -1, .*, got Ending"):
+        Ending(Ending(Categorical(2)))
+    for order in (Order((3,), [2, 0, 1]), Scan((2, 2))):
+        with pytest.raises(ValueError, match="order: expected positions one after another"):
+            LSTM(order.shape, Ending(Bernoulli()), hidden_features=2, order=order)
+    with pytest.raises(ValueError, match=r"head: expected an Ending, got Bernoulli"):
+        LSTM((3,), hidden_features=2).lengths(torch.zeros(1, 3))
+    with pytest.raises(TypeError, match="network: expected a Causal module, got Linear"):
+        UntilEnd(torch.nn.Linear(2, 2))
+
+
+def test_output_biases_start_at_the_rate_of_ends_and_the_shares_of_values():
+    model = LSTM((4,), Ending(Categorical(2)), hidden_features=4)
+    x = torch.tensor([[1, 1, 0, -1], [1, -1, -1, -1], [1, 1, 1, 1]])
+    model.initialise_output(x)
+    bias = model.network.output_bias
+    assert bias[0].sigmoid().item() == pytest.approx((2 + 0.5) / (10 + 1), abs=1e-6)  # 2 ends among 8 values
+    assert bias[1:].softmax(0)[1].item() == pytest.approx((7 + 0.5) / (8 + 1), abs=1e-6)
+
+
+# ---- recurrent networks
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
+def test_a_model_and_a_layer_of_one_name_are_told_apart_in_files(name):
+    model = MODELS[name]((3,), Ending(Categorical(2)), hidden_features=2, norm=True, variational_dropout=0.5)
+    assert model.config["class"] == name.upper()
+    again = from_config(model.config)
+    assert type(again) is MODELS[name]
+    again.load_state_dict(model.state_dict())
+    x = model.eval().sample((3,), seed=0)
+    assert torch.equal(again.eval().log_prob(x), model.log_prob(x))
+
+
+def test_sizes_and_rates_are_checked():
+    with pytest.raises(ValueError, match="num_layers: expected 1 or more, got hidden_features 2, num_layers 0"):
+        RNN((3,), hidden_features=2, num_layers=0)
+    with pytest.raises(ValueError, match=r"dropout: expected a rate from 0 to below 1, got 1\.0"):
+        RNN((3,), hidden_features=2, dropout=1.0)
+    with pytest.raises(ValueError, match=r"rate: expected a number from 0 to below 1, got -0\.1"):
+        VariationalDropout(2, -0.1)
+
+
+def in_chunks(network, x, state, size, cut=lambda state: state):
+    outputs = []
+    for part in x.split(size, dim=1):
+        y, state = network(part, cut(state))
+        outputs.append(y)
+    return torch.cat(outputs, dim=1)
+
+
+def assert_one_mask_over_time(model):
+    network = model.train().network
+    x = torch.randn(3, 6, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = network.initial_state(3)
+        torch.testing.assert_close(in_chunks(network, x, state, 2), network(x, state)[0], rtol=1e-9, atol=1e-9)
+
+
+def test_a_variational_mask_stays_the_same_over_a_sequence_and_differs_between_sequences():
+    model = randomised(GRU((6,), hidden_features=8, num_layers=2, variational_dropout=0.5)).double()
+    assert_one_mask_over_time(model)
+    x = torch.ones(4, 6)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        first, second = model.log_prob(x), model.log_prob(x)
+    assert len({*first.tolist(), *second.tolist()}) == 8
+    assert torch.equal(model.eval().log_prob(x), model.log_prob(x))
+
+
+def test_a_mask_keeps_the_mean():
+    layer = VariationalDropout(10_000, 0.25)
+    y, _ = layer(torch.ones(1, 2, 10_000))
+    assert torch.equal(y[:, 0], y[:, 1])
+    assert sorted(set(y.flatten().tolist())) == [0.0, pytest.approx(4 / 3)]
+    assert y.mean().item() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("kind", [RNN, LSTM])
+def test_scoring_in_chunks_with_the_state_cut_is_one_pass(kind):
+    model = ending(kind, 12)
+    x = model.sample((5,), seed=0)
+    u, network = model.shifted(x, model.order), model.network
+    y = in_chunks(network, u, network.initial_state(5), 5, detach)
+    torch.testing.assert_close(model.head(y).log_prob(x).sum(1), model().log_prob(x), rtol=1e-12, atol=1e-12)

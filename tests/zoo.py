@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seriatim import models
 from seriatim.causal import Causal, CausalSequential, Recompute, Residual, State
 from seriatim.channels import ChannelMixtureOfLogistics
 from seriatim.columns import Columns
 from seriatim.context import Encoder, Labels, SpatialMap, Vector
+from seriatim.ending import Ending
 from seriatim.heads import (
     Bernoulli,
     Categorical,
@@ -331,6 +333,30 @@ ZOO: dict[str, Callable[[], Made]] = {
             encoder=Vector(2),
         )
     ),
+    # Sequences: heads that end and heads that do not, stacks, dropout, norms, permuted orders.
+    "rnn_model": _entry(lambda: models.RNN((5,), hidden_features=4, norm=True, order=Order((5,), [3, 1, 4, 0, 2]))),
+    "rnn_ending": _entry(lambda: models.RNN((4,), Ending(Bernoulli()), hidden_features=5, encoder=Labels(2))),
+    "gru_ending_normal": _entry(lambda: models.GRU((4,), Ending(Normal()), hidden_features=5, encoder=Vector(2))),
+    "gru_permuted_quantized": _entry(
+        lambda: models.GRU(
+            (3,), QuantizedMixtureOfLogistics(5, 2), hidden_features=5, num_layers=2, order=Order((3,), [2, 0, 1])
+        )
+    ),
+    "lstm_ending": _entry(
+        lambda: models.LSTM(
+            (4,), Ending(Categorical(3)), hidden_features=4, num_layers=2, dropout=0.2, variational_dropout=0.2
+        )
+    ),
+    "lstm_ending_chords": _entry(
+        lambda: models.LSTM(
+            (3,),
+            Ending(Nested(NADE((2,), hidden_features=3, encoder=Vector(4)))),
+            hidden_features=5,
+            norm=True,
+            encoder=Labels(2),
+        )
+    ),
+    "lstm_permuted": _entry(lambda: models.LSTM((2, 3), hidden_features=4, order=Scan((2, 3), flip_rows=True))),
     # The layers, one family each.
     "rnn_labels": _entry(lambda: Assembled("rnn", Categorical(3), Order((4,)), Labels(2))),
     "gru_permuted": _entry(lambda: Assembled("gru", Bernoulli(), Order((5,), [3, 1, 4, 0, 2]))),

@@ -16,6 +16,7 @@ _PUBLIC = {
     "CausalSequential": "causal",
     "ChannelMixtureOfLogistics": "channels",
     "Columns": "columns",
+    "Ending": "ending",
     "Nested": "nested",
     "Order": "order",
     "OrderEnsemble": "autoregressive",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from seriatim.causal import Causal, CausalSequential, Recompute, Residual, clone, repeat, select
     from seriatim.channels import ChannelMixtureOfLogistics
     from seriatim.columns import Columns
+    from seriatim.ending import Ending
     from seriatim.fitting import fit, score_samples
     from seriatim.model import AutoregressiveModel
     from seriatim.nested import Nested

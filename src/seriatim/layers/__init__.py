@@ -2,6 +2,7 @@
 
 from seriatim.layers.attention import CrossAttention, SelfAttention
 from seriatim.layers.convolution import CausalConv1d
+from seriatim.layers.dropout import VariationalDropout
 from seriatim.layers.linear import MaskedLinear
 from seriatim.layers.raster import MaskedConv2d, RasterPositions, RowConv2d, WithOne
 from seriatim.layers.recurrent import GRU, LSTM, RNN
@@ -19,5 +20,6 @@ __all__ = [
     "RasterPositions",
     "RowConv2d",
     "SelfAttention",
+    "VariationalDropout",
     "WithOne",
 ]

@@ -13,6 +13,7 @@ from seriatim.models.neural_conditionals import NeuralConditionals
 from seriatim.models.pixelcnn import PixelCNN
 from seriatim.models.pixelrnn import DiagonalBiLSTM, RowLSTM
 from seriatim.models.pixelsnail import PixelSNAIL
+from seriatim.models.rnn import GRU, LSTM, RNN
 
 MODELS: dict[str, type[AutoregressiveModel]] = {
     "full_table": FullTable,
@@ -27,13 +28,19 @@ MODELS: dict[str, type[AutoregressiveModel]] = {
     "row_lstm": RowLSTM,
     "diagonal_bilstm": DiagonalBiLSTM,
     "pixelsnail": PixelSNAIL,
+    "rnn": RNN,
+    "gru": GRU,
+    "lstm": LSTM,
 }
 
 __all__ = [
     "FVSBN",
+    "GRU",
+    "LSTM",
     "MADE",
     "MODELS",
     "NADE",
+    "RNN",
     "BayesNet",
     "DiagonalBiLSTM",
     "FullTable",

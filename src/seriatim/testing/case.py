@@ -14,6 +14,7 @@ from torch.distributions import constraints
 
 from seriatim.autoregressive import Autoregressive
 from seriatim.context import Labels, SpatialMap, Vector
+from seriatim.ending import Ending
 from seriatim.model import AutoregressiveModel
 
 MAX_ENUMERATED = 20_000
@@ -95,8 +96,10 @@ class Case:
     def replaced(self, position: int) -> Tensor:
         """Return x with the value at one position replaced by another possible value."""
         x = self.positions(self.x).clone()
-        other = self.positions(self.other)[:, position]
-        x[:, position] = torch.where(x[:, position] == other, self._different(x[:, position], position), other)
+        own, other = x[:, position], self.positions(self.other)[:, position]
+        same = ((own == other) | (own.isnan() & other.isnan())).reshape(len(own), -1).all(1)
+        same = same.reshape(-1, *[1] * (own.ndim - 1))
+        x[:, position] = torch.where(same, self._different(own, position), other)
         return self.model.order.to_data(x)
 
     def _different(self, value: Tensor, position: int) -> Tensor:
@@ -106,7 +109,7 @@ class Case:
             return head.another(value, int(self.model.order.permutation[position]))
         support = value_support(self.model, position)
         if support is None:
-            return value + 0.5
+            return value.nan_to_num() + 0.5
         code = torch.tensor(
             [next(i for i, s in enumerate(support) if torch.equal(torch.as_tensor(s), v)) for v in value.unbind(0)]
         )
@@ -121,9 +124,16 @@ def require_contexts(model: AutoregressiveModel, context: Callable[[int], Tensor
 
 def value_support(model: AutoregressiveModel, position: int = 0) -> list[Tensor] | None:
     """List all values that one position can take, or None where they are infinitely or too many."""
-    head: Any = model.head
+    return _values_of(model.head, int(model.order.permutation[position]))
+
+
+def _values_of(head: Any, place: int) -> list[Tensor] | None:
+    """List all values that a head gives to a place of the data, or None."""
+    if isinstance(head, Ending):
+        inner = _values_of(head.head, place)
+        return None if inner is None else [torch.full_like(inner[0], head.mark), *inner]
     if hasattr(head, "values_at"):
-        return head.values_at(int(model.order.permutation[position]))
+        return head.values_at(place)
     inner = getattr(head, "model", None)
     if isinstance(inner, AutoregressiveModel):
         return space(inner)

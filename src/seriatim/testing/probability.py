@@ -14,6 +14,7 @@ from torch.distributions import constraints
 
 from seriatim import engine
 from seriatim.autoregressive import Autoregressive
+from seriatim.ending import ValueOrEnd
 from seriatim.noise import uniforms
 from seriatim.testing.case import Case, CheckFailed, NotApplicable, space
 from seriatim.testing.law import assert_close
@@ -46,6 +47,9 @@ def total_mass(conditional: Any) -> Tensor:
     """
     if hasattr(conditional, "total_mass"):
         return conditional.total_mass()
+    if isinstance(conditional, ValueOrEnd):
+        stop, inner = conditional.stop[..., None], total_mass(conditional.values)
+        return stop.sigmoid() + (-stop).sigmoid() * inner.reshape(*conditional.stop.shape, -1)
     support = conditional.support
     if isinstance(conditional, Autoregressive):
         rows = space(conditional.model)
@@ -141,6 +145,8 @@ def _uniforms_behind(conditionals: Any, values: Tensor) -> Tensor:
         order, lead = conditionals.order, conditionals.batch_shape
         inside = order.to_positions(values.reshape(-1, *conditionals.event_shape)).unflatten(0, lead)
         return _uniforms_behind(conditionals.conditionals(values), inside)
+    if isinstance(conditionals, ValueOrEnd):
+        return _uniforms_behind_ending(conditionals, values)
     if hasattr(conditionals, "randomized_cdf"):
         return conditionals.randomized_cdf(values)
     support = conditionals.support
@@ -150,6 +156,17 @@ def _uniforms_behind(conditionals: Any, values: Tensor) -> Tensor:
         return conditionals.cdf(values)
     except NotImplementedError as error:
         raise NotApplicable("the space is too large for a chi-square and the head has no cdf") from error
+
+
+def _uniforms_behind_ending(conditionals: ValueOrEnd, values: Tensor) -> Tensor:
+    """Return the uniform that decided on the end and those of the value; where there is none, they are drawn."""
+    ended, p = conditionals.head.ended(values), conditionals.stop.sigmoid()
+    inside = torch.rand(ended.shape, dtype=torch.float64)
+    decided = torch.where(ended, inside * p, p + inside * (1 - p))
+    inner = _uniforms_behind(conditionals.values, conditionals.head.filled(values))
+    inner = inner.reshape(*ended.shape, -1)
+    inner = torch.where(ended[..., None], torch.rand(inner.shape, dtype=torch.float64), inner)
+    return torch.cat([decided[..., None], inner], dim=-1)
 
 
 def _randomized_cdf(conditionals: Any, values: Tensor) -> Tensor:
