@@ -14,7 +14,8 @@ from torch import nn
 from seriatim import engine, heads
 from seriatim.causal import CausalSequential, Residual
 from seriatim.engine import program as programs
-from seriatim.engine.tape import Act, Arena, CannotLower, Instruction, Op, Operand, Tape
+from seriatim.engine.operands import Act, Arena, CannotLower, Instruction, Op, Operand
+from seriatim.engine.tape import Tape
 from seriatim.layers import LSTM, CausalConv1d
 from seriatim.model import AutoregressiveModel
 from seriatim.noise import uniforms

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from seriatim.engine.tape import Operand, Tape
+    from seriatim.engine.operands import Operand
+    from seriatim.engine.tape import Tape
 
 State = Any
 """A pytree of tensors, batch first: a tensor, None, or a dict, list or tuple of states."""

@@ -15,8 +15,9 @@ from torch import Tensor
 from seriatim import heads
 from seriatim.engine import cpu
 from seriatim.engine.cpu import Samples, Session
+from seriatim.engine.operands import CannotLower, Op, Operand
 from seriatim.engine.program import Program, finish
-from seriatim.engine.tape import CannotLower, Op, Operand, Tape
+from seriatim.engine.tape import Tape
 
 if TYPE_CHECKING:
     from seriatim.autoregressive import Autoregressive
@@ -65,6 +66,8 @@ def lower(model: AutoregressiveModel) -> Program:
         raise CannotLower(f"the {type(head).__name__} head has no sampler on the tape")
     if model.dtype is not torch.float32 or model.device.type != "cpu":
         raise CannotLower(f"the tape is float32 on the CPU, the model {model.dtype} on {model.device}")
+    if model.encoder is not None and model.encoder.is_map:
+        raise CannotLower("a map as context has no tape form")
     tape = Tape(head.num_features, one_hot=isinstance(head, heads.Categorical))
     with torch.no_grad():
         params = tape.lower(model.network, tape.input)

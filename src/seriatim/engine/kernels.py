@@ -18,18 +18,24 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from seriatim.engine import program, tape
+from seriatim.engine import program
+from seriatim.engine.operands import ALIGN, PANEL, Act, Op, Tap
 
 FINGERPRINT = program.FINGERPRINT
 OK, STALE = -1, -2
 
 _NUMBERS, _A = program.NUMBERS, program.OPERANDS
 _B, _C, _D = _A + program.OPERAND, _A + 2 * program.OPERAND, _A + 3 * program.OPERAND
-_LINEAR, _ACTIVATE, _GATE, _ADD = int(tape.Op.LINEAR), int(tape.Op.ACTIVATE), int(tape.Op.GATE), int(tape.Op.ADD)
-_LSTM, _BERNOULLI, _CATEGORICAL = int(tape.Op.LSTM), int(tape.Op.BERNOULLI), int(tape.Op.CATEGORICAL)
-_SELECT = int(tape.Tap.SELECT)
-_NONE, _RELU, _TANH = int(tape.Act.NONE), int(tape.Act.RELU), int(tape.Act.TANH)
-_PANEL, _ALIGN = tape.PANEL, tape.ALIGN
+_LINEAR, _ACTIVATE, _GATE, _ADD = (
+    int(operands.Op.LINEAR),
+    int(operands.Op.ACTIVATE),
+    int(operands.Op.GATE),
+    int(operands.Op.ADD),
+)
+_LSTM, _BERNOULLI, _CATEGORICAL = int(operands.Op.LSTM), int(operands.Op.BERNOULLI), int(operands.Op.CATEGORICAL)
+_ROW, _SELECT = int(operands.Op.ROW), int(operands.Tap.SELECT)
+_NONE, _RELU, _TANH = int(Act.NONE), int(Act.RELU), int(Act.TANH)
+_PANEL, _ALIGN = PANEL, ALIGN
 
 _FLOAT, _INT = ir.FloatType(), ir.IntType(64)
 _LANES = 8  # floats of the vectors that the tile asks for; LLVM splits or joins them to what the machine has
@@ -342,13 +348,52 @@ def _categorical(params, count, u, workspace):
     return float(value), float(_load(params, value)) - float(highest) - math.log(total)
 
 
+@njit
+def _place(cursors, t, offsets):
+    """Set the cursors to position t."""
+    width, shift, row, column = -1, 0, 0, 0
+    for c in range(len(cursors)):
+        if cursors[c, 3] != width or cursors[c, 5] != shift:  # most share an image: one division serves them all
+            width, shift = cursors[c, 3], cursors[c, 5]
+            row = (t - shift) // width
+            column = t - shift - row * width
+        if t < shift:
+            offsets[c] = cursors[c, 0] * cursors[c, 1]
+        else:
+            offsets[c] = (row - cursors[c, 2]) % cursors[c, 0] * cursors[c, 1] + column * cursors[c, 4]
+
+
+@njit
+def _span(code, pc, stop, bases, strides, offsets, rows):
+    """Run instructions pc .. stop - 1, among which there is no loop and no sampler."""
+    while pc < stop:
+        if code[pc, 0] == _LINEAR:
+            _linear(code, pc, bases, strides, offsets, rows)
+            pc += code[pc, _NUMBERS + 2]
+        else:
+            _elementwise(code[pc, 0], code, pc, bases, strides, offsets, rows)
+        pc += 1
+
+
+@njit
+def _row_loop(code, pc, t, cursors, bases, strides, offsets, rows):
+    """Run the instructions of a ROW for each pixel of the row that begins at t, if one does."""
+    count, width, flags = code[pc, _NUMBERS], code[pc, _NUMBERS + 1], code[pc, _NUMBERS + 2]
+    if t % width or (flags & 2 and t < width):
+        return
+    for step in range(width):
+        _place(cursors, t + (width - 1 - step if flags & 1 else step), offsets)
+        _span(code, pc + 1, pc + 1 + count, bases, strides, offsets, rows)
+    _place(cursors, t, offsets)
+
+
 @njit(cache=True, nogil=True)
 def run(code, cursors, bases, strides, rows, key0, key1, start, stop, first, values, log_probs, workspace, fingerprint):
     """Run a tape for positions start .. stop - 1 of a block of rows.
 
     Args:
         code: (N, COLUMNS) int64.
-        cursors: (C, 3) int64.
+        cursors: (C, CURSOR) int64.
         bases: (3,) int64, the addresses of the arenas, those of the block's first row.
         strides: (3,) int64, floats between rows in each arena; 0 for the weights.
         rows: (B,) int64, the row numbers of the noise.
@@ -367,14 +412,16 @@ def run(code, cursors, bases, strides, rows, key0, key1, start, stop, first, val
         return STALE, 0
     offsets = np.zeros(len(cursors), np.int64)
     for t in range(start, stop):
-        for c in range(len(cursors)):
-            offsets[c] = (t - cursors[c, 2]) % cursors[c, 0] * cursors[c, 1]
+        _place(cursors, t, offsets)
         pc = 0
         while pc < len(code):
             op = code[pc, 0]
             if op == _LINEAR:
                 _linear(code, pc, bases, strides, offsets, len(rows))
                 pc += code[pc, _NUMBERS + 2]
+            elif op == _ROW:
+                _row_loop(code, pc, t, cursors, bases, strides, offsets, len(rows))
+                pc += code[pc, _NUMBERS]
             elif op in (_BERNOULLI, _CATEGORICAL):
                 target, target_stride = _address(code, pc, _A, bases, offsets), strides[code[pc, _A]]
                 params, params_stride = _address(code, pc, _B, bases, offsets), strides[code[pc, _B]]

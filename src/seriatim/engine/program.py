@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from seriatim.causal import State
-from seriatim.engine.tape import ALIGN, PANEL, Act, Arena, Buffer, Instruction, Op, Operand, Tap, Tape, padded
+from seriatim.engine.operands import ALIGN, PANEL, Act, Arena, Buffer, Instruction, Map, Op, Operand, Tap, padded
+from seriatim.engine.tape import Tape
 
 # A row of code: the opcode (of a tap: its kind), three numbers, and four operands of three integers each.
 NUMBERS = 1
@@ -18,7 +19,9 @@ OPERANDS = 4
 OPERAND = 3  # arena, offset in floats, cursor
 COLUMNS = OPERANDS + 4 * OPERAND
 
-_LAYOUT = (NUMBERS, OPERANDS, OPERAND, ALIGN, PANEL, *(list(kind) for kind in (Op, Tap, Act, Arena)))
+CURSOR = 6  # slots, stride, delay, width, column stride, shift
+
+_LAYOUT = (NUMBERS, OPERANDS, OPERAND, CURSOR, ALIGN, PANEL, *(list(kind) for kind in (Op, Tap, Act, Arena)))
 FINGERPRINT = zlib.crc32(repr(_LAYOUT).encode())
 """Changes with the meaning of the code, so that a compiled interpreter from a disk cache cannot misread it."""
 
@@ -29,8 +32,10 @@ class Program:
 
     Attributes:
         code: (N, COLUMNS) int64.
-        cursors: (C, 3) int64, (slots, stride, delay): at position t the cursor stands at ((t - delay) mod slots) *
-            stride. Cursor 0 stands still. Computed once for each position, shared by operands of equal geometry.
+        cursors: (C, 6) int64, (slots, stride, delay, width, column stride, shift): at position t, with u = t - shift,
+            the cursor stands at ((u div width - delay) mod slots) * stride + (u mod width) * column stride, and after
+            all slots where u < 0. Of a ring the width is 1. Cursor 0 stands still. Computed once for each position,
+            shared by operands of equal geometry.
         weights: float32.
         state_size: floats of state in a row.
         scratch_size: floats of scratch in a row.
@@ -59,8 +64,11 @@ class Program:
         """
         arena = torch.zeros(x.shape[0], self.state_size)
         for buffer in self.kept:
-            assert buffer.load is not None
-            _store(arena, buffer, buffer.load(_follow(state, buffer.path)), position)
+            own = _follow(state, buffer.path)
+            if buffer.map is not None:
+                _store_map(arena, buffer, buffer.map, *buffer.map.load(own, position), position)
+            elif buffer.load is not None:
+                _store(arena, buffer, buffer.load(own), position)
         _store(arena, self.input.buffer, x, position + 1)
         return arena
 
@@ -77,8 +85,8 @@ def finish(tape: Tape) -> Program:
         if buffer.arena is Arena.STATE:
             buffer.offset, state_size = state_size, state_size + padded(buffer.slots * buffer.stride)
     scratch_size = _place_scratch(instructions)
-    cursors: dict[tuple[int, int, int], int] = {(1, 0, 0): 0}
-    code = [row for instruction in instructions for row in _encode(instruction, cursors)]
+    cursors: dict[Geometry, int] = {(1, 0, 0, 1, 0, 0): 0}
+    code = _with_lengths([row for instruction in instructions for row in _encode(instruction, cursors)])
     return Program(
         code=torch.tensor(code, dtype=torch.int64),
         cursors=torch.tensor(list(cursors), dtype=torch.int64),
@@ -86,7 +94,7 @@ def finish(tape: Tape) -> Program:
         state_size=_spread(state_size),
         scratch_size=_spread(scratch_size),
         input=tape.input,
-        kept=tuple(buffer for buffer in buffers if buffer.load is not None),
+        kept=tuple(buffer for buffer in buffers if buffer.load is not None or buffer.map is not None),
         workspace_size=max((i.numbers[0] for i in instructions if i.op is Op.CATEGORICAL), default=0),
     )
 
@@ -98,7 +106,11 @@ def _check(instructions: list[Instruction], source: Buffer) -> None:
         for operand in instruction.all_reads:
             buffer = operand.buffer
             given = buffer in written or buffer.arena is Arena.WEIGHTS or (buffer.load is not None and not buffer.reach)
-            if operand.delay > buffer.reach or (operand.delay == 0 and not given):
+            if buffer.map is not None:  # its rows and columns are read before and after they are written
+                beyond = operand.delay >= buffer.map.rows
+                if beyond:
+                    raise ValueError(f"{instruction.op.name}: expected a row that is kept, got {operand}")
+            elif operand.delay > buffer.reach or (operand.delay == 0 and not given):
                 raise ValueError(f"{instruction.op.name}: expected operands written before and kept, got {operand}")
         written.update(operand.buffer for operand in instruction.writes)
 
@@ -131,8 +143,15 @@ def _fuse(instructions: list[Instruction]) -> list[Instruction]:
 def _place_scratch(instructions: list[Instruction]) -> int:
     """Place buffers that live within one position, sharing memory between those that do not live at once."""
     last: dict[Buffer, int] = {}
+    ends = _ends(instructions)
     for time, instruction in enumerate(instructions):
-        last.update((operand.buffer, time) for operand in instruction.writes + instruction.all_reads)
+        # What a loop over a row touches lives until the loop ends, for the loop comes back to it.
+        end = ends.get(time, time)
+        last.update((operand.buffer, end) for operand in instruction.writes + instruction.all_reads)
+    at_end: dict[int, list[Buffer]] = defaultdict(list)
+    for buffer, end in last.items():
+        if buffer.arena is Arena.SCRATCH:
+            at_end[end].append(buffer)
     free: dict[int, list[int]] = defaultdict(list)
     size = 0
     for time, instruction in enumerate(instructions):
@@ -143,31 +162,65 @@ def _place_scratch(instructions: list[Instruction]) -> int:
                     buffer.offset = free[buffer.stride].pop()
                 else:
                     buffer.offset, size = size, size + padded(buffer.stride)
-        for buffer in dict.fromkeys(operand.buffer for operand in instruction.writes + instruction.all_reads):
-            if buffer.arena is Arena.SCRATCH and last[buffer] == time:
-                free[buffer.stride].append(buffer.offset)
+        for buffer in at_end[time]:
+            free[buffer.stride].append(buffer.offset)
     return size
 
 
-def _encode(instruction: Instruction, cursors: dict[tuple[int, int, int], int]) -> list[list[int]]:
-    operands = instruction.writes + instruction.reads
+def _ends(instructions: list[Instruction]) -> dict[int, int]:
+    """Map the instructions inside loops over a row to the ends of the loops."""
+    ends, start = {}, 0
+    for time, instruction in enumerate(instructions):
+        if instruction.op is Op.ROW:
+            start = time
+        elif instruction.op is Op.END:
+            ends.update(dict.fromkeys(range(start, time), time))
+    return ends
+
+
+Geometry = tuple[int, int, int, int, int, int]
+
+
+def _encode(instruction: Instruction, cursors: dict[Geometry, int]) -> list[list[int]]:
+    operands = [(operand, True) for operand in instruction.writes] + [(operand, False) for operand in instruction.reads]
     rows = [_row(instruction.op, instruction.numbers, operands, cursors)]
     for kind, x, weight in instruction.taps:
-        rows.append(_row(kind, (x.size + (kind is Tap.SELECT),), [x, weight], cursors))
+        rows.append(_row(kind, (x.size + (kind is Tap.SELECT),), [(x, False), (weight, False)], cursors))
     return rows
 
 
+def _with_lengths(code: list[list[int]]) -> list[list[int]]:
+    """Tell each ROW how many rows of code it spans, and drop the ENDs."""
+    kept: list[list[int]] = []
+    start = 0
+    for row in code:
+        if row[0] == Op.END:
+            kept[start][NUMBERS] = len(kept) - start - 1
+            continue
+        if row[0] == Op.ROW:
+            start = len(kept)
+        kept.append(row)
+    return kept
+
+
 def _row(
-    head: int, numbers: tuple[int, ...], operands: list[Operand], cursors: dict[tuple[int, int, int], int]
+    head: int, numbers: tuple[int, ...], operands: list[tuple[Operand, bool]], cursors: dict[Geometry, int]
 ) -> list[int]:
     row = [int(head), *(int(number) for number in numbers)]
     row += [0] * (OPERANDS - len(row))
-    for operand in operands:
-        buffer = operand.buffer
-        # The value for the next position (delay -1) goes where the oldest one, no longer needed, stands.
-        geometry = (buffer.slots, buffer.stride, operand.delay) if buffer.slots > 1 else (1, 0, 0)
+    for operand, written in operands:
+        buffer, start = operand.buffer, operand.start
+        geometry: Geometry = (1, 0, 0, 1, 0, 0)
+        if buffer.map is not None:
+            kept = buffer.map
+            start += kept.halo * buffer.stride
+            shift = kept.shift if written else 0
+            geometry = (kept.rows, kept.row_slots * buffer.stride, operand.delay, kept.width, buffer.stride, shift)
+        elif buffer.slots > 1:
+            # The value for the next position (delay -1) goes where the oldest one, no longer needed, stands.
+            geometry = (buffer.slots, buffer.stride, operand.delay, 1, 0, 0)
         cursor = cursors.setdefault(geometry, len(cursors))
-        row += [int(buffer.arena), buffer.offset + operand.start, cursor]
+        row += [int(buffer.arena), buffer.offset + start, cursor]
     return row + [0] * (COLUMNS - len(row))
 
 
@@ -184,6 +237,17 @@ def _store(arena: Tensor, buffer: Buffer, values: Tensor, end: int) -> None:
     slots = torch.arange(end - n, end) % buffer.slots
     ring = arena[:, buffer.offset : buffer.offset + buffer.slots * buffer.stride]
     ring.unflatten(1, (buffer.slots, buffer.stride))[:, slots, : buffer.width] = values.to(arena)
+
+
+def _store_map(arena: Tensor, buffer: Buffer, kept: Map, values: Tensor, first: int, position: int) -> None:
+    """Write the values (B, n, F) of pixels first .. first+n-1 into the rows that are kept before `position`."""
+    newest = position // kept.width
+    pixel = torch.arange(first, first + values.shape[1])
+    row, column = pixel // kept.width, pixel % kept.width
+    held = (pixel >= 0) & (row > newest - kept.rows) & (row <= newest)
+    slots = (row % kept.rows * kept.row_slots + kept.halo + column)[held]
+    maps = arena[:, buffer.offset : buffer.offset + buffer.slots * buffer.stride]
+    maps.unflatten(1, (buffer.slots, buffer.stride))[:, slots, : buffer.width] = values[:, held].to(arena)
 
 
 def _follow(state: State, path: tuple[object, ...]) -> State:

@@ -8,6 +8,10 @@ one j positions before. A buffer that is read at a lag becomes a ring in the row
 its producer writes straight into the ring. So recurrence, dilation and caches are one thing, and the whole state of
 a network is the past of its buffers.
 
+**Maps.** A buffer over an image keeps the last rows, with columns of zeros on both sides: what lies outside is read as
+zero, and the pixels of one row lie side by side, so that a kernel's row is one tap. Within `rows` instructions run once
+for each pixel of a row, when the row begins.
+
 **Arenas.** Weights (shared by all rows), state (one contiguous vector for each row, kept between positions) and
 scratch (per row, forgotten). A row of the state arena is self-contained: beams and forks copy rows.
 
@@ -19,125 +23,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from enum import IntEnum
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Load = Callable[[Any], Tensor]
-"""Reads (B, n, F) past values, oldest first, from the state of the layer that is being lowered."""
-
-ALIGN = 16  # floats: a cache line, and the width of the narrowest matrix tile
-PANEL = 64  # columns of a packed weight panel
-
-
-class Op(IntEnum):
-    """What an instruction does. Its operands, in order: those written, then those read."""
-
-    LINEAR = 1  # y = act(bias + sum of taps);   y, bias, then a row for each tap
-    ACTIVATE = 2  # y = act(x)
-    GATE = 3  # y = act(a) sigmoid(b)
-    ADD = 4  # y = a + b
-    LSTM = 5  # h, c from gates and the cell before
-    BERNOULLI = 6  # value from logit; the value is the next input
-    CATEGORICAL = 7  # value from logits; the value is the next input
-
-
-class Tap(IntEnum):
-    """How a tap of LINEAR reads its input."""
-
-    DENSE = 0  # W x
-    SELECT = 1  # the column of W that an index names: W times a one-hot vector
-
-
-class Act(IntEnum):
-    """Activations; NaN stays NaN."""
-
-    NONE = 0
-    RELU = 1
-    TANH = 2
-    SIGMOID = 3
-
-
-class Arena(IntEnum):
-    """Where a buffer lives."""
-
-    WEIGHTS = 0
-    STATE = 1
-    SCRATCH = 2
-
-
-class CannotLower(Exception):
-    """A module has no tape form; the message says which and why."""
-
-
-def padded(size: int) -> int:
-    """Round a number of floats up to whole cache lines."""
-    return -(-size // ALIGN) * ALIGN
-
-
-@dataclass(eq=False)
-class Buffer:
-    """Memory for one quantity: `slots` values of `width` floats, one for each of the last positions.
-
-    A one-hot vector is kept as an index, of width 1; the number of categories stands for the zero vector.
-    """
-
-    width: int
-    one_hot: bool = False
-    arena: Arena = Arena.SCRATCH
-    offset: int = -1  # within the arena, in floats; that of state and scratch is set when the tape is finished
-    reach: int = 0  # how many positions before the current one are read
-    load: Load | None = None
-    path: tuple[Any, ...] = ()
-
-    @property
-    def slots(self) -> int:
-        return self.reach + 1
-
-    @property
-    def stride(self) -> int:
-        # LINEAR writes whole tiles; indices are never its output.
-        return 1 if self.one_hot else padded(self.width)
-
-
-@dataclass(frozen=True)
-class Operand:
-    """`size` features of a buffer from `start` on, `delay` positions ago."""
-
-    buffer: Buffer
-    size: int
-    start: int = 0
-    delay: int = 0
-
-    @property
-    def one_hot(self) -> bool:
-        return self.buffer.one_hot
-
-    def lag(self, positions: int) -> Operand:
-        """Return the value so many positions before; `Tape.history` must keep it."""
-        return replace(self, delay=self.delay + positions)
-
-    def part(self, start: int, size: int) -> Operand:
-        """Return some of the numbers."""
-        return replace(self, start=self.start + start, size=size)
-
-
-@dataclass
-class Instruction:
-    """One primitive; `taps` only for LINEAR: (kind, x, W)."""
-
-    op: Op
-    writes: list[Operand]
-    reads: list[Operand]
-    numbers: tuple[int, ...]
-    taps: list[tuple[Tap, Operand, Operand]] = field(default_factory=list)
-
-    @property
-    def all_reads(self) -> list[Operand]:
-        return self.reads + [x for _, x, _ in self.taps]
+from seriatim.engine.operands import (
+    PANEL,
+    Act,
+    Arena,
+    Buffer,
+    CannotLower,
+    Instruction,
+    Load,
+    LoadMap,
+    Map,
+    Op,
+    Operand,
+    Tap,
+    padded,
+)
 
 
 class Tape:
@@ -214,6 +119,55 @@ class Tape:
         x.buffer.arena = Arena.STATE
         return x
 
+    def image(self, x: Operand, width: int, load: LoadMap, *, above: int = 0, halo: int = 0, shift: int = 0) -> Operand:
+        """Keep x over an image, so that `pixels` and, for one pixel, `lag(rows)` can be read.
+
+        Args:
+            x: an operand that an instruction writes, before or after.
+            width: W.
+            load: reads it from the state of the layer being lowered.
+            above: how many rows above the present one are read.
+            halo: how many columns to either side are read.
+            shift: how many positions before the present one x belongs to.
+        """
+        x = self.dense(x)
+        buffer = x.buffer
+        kept = buffer.arena is not Arena.SCRATCH or x.size != buffer.width or x.delay or x.start
+        if kept or shift:
+            x = self.copy(x)
+        x.buffer.map, x.buffer.path, x.buffer.arena = Map(width, above + 1, halo, shift, load), self.path, Arena.STATE
+        return x
+
+    def fresh(self, size: int) -> Operand:
+        """Return an operand that is read before an instruction writes it: a map that an LSTM fills."""
+        return Operand(Buffer(size), size)
+
+    @contextmanager
+    def rows(self, width: int, *, reverse: bool = False, from_second: bool = False) -> Iterator[None]:
+        """Run what is lowered inside for each pixel of a row when it begins.
+
+        Args:
+            width: W.
+            reverse: from right to left.
+            from_second: not for the first row.
+        """
+        flags = int(reverse) + 2 * int(from_second)
+        self.instructions.append(Instruction(Op.ROW, [], [], (0, width, flags)))
+        yield
+        self.instructions.append(Instruction(Op.END, [], [], ()))
+
+    def join(self, parts: Sequence[Operand]) -> Operand:
+        """Append copies of several operands into one."""
+        parts = [self.dense(part) for part in parts]
+        y = Operand(Buffer(sum(part.size for part in parts)), sum(part.size for part in parts))
+        start = 0
+        for part in parts:
+            self.instructions.append(
+                Instruction(Op.ACTIVATE, [y.part(start, part.size)], [part], (part.size, Act.NONE))
+            )
+            start += part.size
+        return y
+
     def recurrent(self, size: int, load: Load) -> Operand:
         """Return a new operand h whose `h.lag(1)` is read before an instruction writes h; `load` as in `history`."""
         return self.history(Operand(Buffer(size), size), 1, load)
@@ -236,7 +190,10 @@ class Tape:
         return operand
 
     def linear(
-        self, taps: Sequence[tuple[Operand, Tensor]], bias: Tensor | Operand | None, act: Act = Act.NONE
+        self,
+        taps: Sequence[tuple[Operand, Tensor]],
+        bias: Tensor | Operand | None,
+        act: Act = Act.NONE,
     ) -> Operand:
         """Append y = act(bias + sum_i W_i x_i).
 
@@ -272,6 +229,20 @@ class Tape:
         if a.size != b.size:
             raise ValueError(f"b: expected size {a.size}, got {b.size}")
         return self._append(Op.ADD, a.size, [self.dense(a), self.dense(b)])
+
+    def window(
+        self, x: Operand, weight: Tensor, kernel: Sequence[tuple[int, int, int]]
+    ) -> list[tuple[Operand, Tensor]]:
+        """Return the taps of a kernel over a map.
+
+        Args:
+            x: a map.
+            weight: (P, taps, F), the taps in the order of `kernel`.
+            kernel: runs of pixels: (rows above, first column, count).
+        """
+        parts = weight.split([count for *_, count in kernel], dim=1)
+        spread = [nn.functional.pad(part, (0, x.buffer.stride - part.shape[2])).flatten(1) for part in parts]
+        return [(x.pixels(*run), part) for run, part in zip(kernel, spread, strict=True)]
 
     def lstm(self, gates: Operand, cell_before: Operand, hidden: Operand, cell: Operand) -> None:
         """Append c = f c' + i g, h = o tanh(c), with gates (i, f, g, o) before their activations."""

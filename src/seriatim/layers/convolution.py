@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from seriatim.causal import Causal, State
 
 if TYPE_CHECKING:
-    from seriatim.engine.tape import Operand, Tape
+    from seriatim.engine.operands import Operand
+    from seriatim.engine.tape import Tape
 
 
 class CausalConv1d(Causal):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seriatim.causal import Causal, State, write
-from seriatim.layers.raster import MaskedConv2d, RowConv2d
+from seriatim.engine.operands import CannotLower
+from seriatim.layers.raster import MaskedConv2d, RowConv2d, row_of
 from seriatim.layers.scan import diagonal_scan, lstm_cell
 from seriatim.order import Raster
+
+if TYPE_CHECKING:
+    from seriatim.engine.operands import LoadMap, Operand
+    from seriatim.engine.tape import Tape
 
 
 class RowLSTMLayer(Causal):
@@ -86,6 +91,34 @@ class RowLSTMLayer(Causal):
         gates, _ = self.above(pixels, self.above.initial_state(len(pixels)))
         above = {"gates": gates[:, 0].unflatten(-1, (channels, -1)).flatten(1, 2), "cell": row["cell"]}
         return above, {"hidden": torch.zeros_like(row["hidden"]), "cell": torch.zeros_like(row["cell"])}
+
+    def lower(self, tape: Tape, x: Operand) -> Operand:
+        size, width = self.hidden_features, self.raster.width
+        with tape.at("inputs"):
+            taps = [(pixels, _tape_gates(weight)) for pixels, weight in self.inputs.taps(tape, x)]
+
+        def cells(state: State, position: int) -> tuple[Tensor, int]:
+            both = torch.cat([state["above"]["cell"], state["row"]["cell"]], dim=1)
+            return both, row_of(position, width) - width
+
+        def gates(state: State, position: int) -> tuple[Tensor, int]:
+            told = state["above"]["gates"] + _told(self.inputs, state["inputs"])
+            return _tape_gates(told, dim=-1), row_of(position, width)
+
+        hidden = tape.image(
+            tape.fresh(size),
+            width,
+            lambda state, position: (state["row"]["hidden"], row_of(position, width)),
+            above=1,
+            halo=self.above.kernel_size[1] // 2,
+        )
+        cell = tape.image(tape.fresh(size), width, cells, above=1)
+        bias = tape.constant(4 * size, lambda state: _tape_gates(_told(self.inputs, state["inputs"]), dim=-1))
+        with tape.rows(width):
+            above = [(pixels, _tape_gates(weight)) for pixels, weight in self.above.taps(tape, hidden, above=1)]
+            start = tape.image(tape.linear(above, bias), width, gates)
+        tape.lstm(tape.linear(taps, start), cell.lag(1), hidden, cell)
+        return hidden
 
     def dependencies(self, length: int) -> Tensor:
         height, width, channels = self.raster
@@ -218,6 +251,53 @@ class DiagonalBiLSTMLayer(Causal):
         shifted = F.pad(right, (0, 0, 0, 0, 0, 0, 1, 0))[:, :height]
         return (left + shifted).flatten(1, 3)
 
+    def lower(self, tape: Tape, x: Operand) -> Operand:
+        if self.raster.channels > 1:
+            raise CannotLower("channels as positions have no tape form")
+        x, size, width = tape.dense(x), self.hidden_features, self.raster.width
+        beside, above = self.recurrent.mT[..., None].split(size, dim=2)  # (2, 4 H, H, 1) each
+
+        def newest(key: str) -> LoadMap:
+            return lambda state, position: (state["row"][key], row_of(position, width))
+
+        def lefts(state: State, position: int) -> tuple[Tensor, int]:
+            return torch.cat([state["above"]["left"], state["row"]["left"]], 1), row_of(position, width) - width
+
+        def told(half: int) -> Operand:
+            return tape.constant(
+                4 * size, lambda state: _tape_gates(_told(self.inputs, state["inputs"]).chunk(2, -1)[half], dim=-1)
+            )
+
+        def reads(direction: int, hidden: Operand, column: int) -> list[tuple[Operand, Tensor]]:
+            """The pixel beside and the pixel above."""
+            weights = torch.cat([beside[direction], above[direction]], dim=-1).transpose(1, 2)
+            return tape.window(hidden, _tape_gates(weights), [(0, column, 1), (1, 0, 1)])
+
+        inputs = [_tape_gates(half) for half in self.inputs.linear.weight.chunk(2)]
+        gates = tape.image(
+            tape.linear([(x, inputs[1])], told(1)),
+            width,
+            lambda state, position: (_tape_gates(state["row"]["gates"], dim=-1), row_of(position, width)),
+            above=1,
+        )
+        # The right direction of the row above, one row late, so that it stands at the pixel that reads it.
+        right = tape.image(
+            tape.fresh(size),
+            width,
+            lambda state, position: (state["above"]["right"], row_of(position, width)),
+            above=1,
+            halo=1,
+        )
+        right_cell = tape.image(tape.fresh(size), width, lambda state, _: (state["row"]["cell"][:, :0], 0), halo=1)
+        with tape.rows(width, reverse=True, from_second=True):
+            total = tape.linear(reads(1, right, 1), gates.lag(1))
+            tape.lstm(total, right_cell.pixels(0, 1, 1).part(0, size), right, right_cell)
+        left = tape.image(tape.fresh(size), width, lefts, above=1, halo=1)
+        cell = tape.image(tape.fresh(size), width, newest("cell"), halo=1)
+        total = tape.linear([(x, inputs[0]), *reads(0, left, -1)], told(0))
+        tape.lstm(total, cell.pixels(0, -1, 1).part(0, size), left, cell)
+        return tape.add(left, right)
+
     def dependencies(self, length: int) -> Tensor:
         height, width, channels = self.raster
         pixel = torch.arange(height * width)
@@ -227,6 +307,19 @@ class DiagonalBiLSTMLayer(Causal):
         right = (down >= 1) & (across <= 0)
         others = (left | right).repeat_interleave(channels, 0).repeat_interleave(channels, 1)
         return (others | self.inputs.dependencies(height * width * channels))[:length, :length]
+
+
+def _tape_gates(x: Tensor, dim: int = 0) -> Tensor:
+    """Sort gates o, f, i, g as a tape's LSTM takes them."""
+    o, f, i, g = x.chunk(4, dim)
+    return torch.cat([i, f, g, o], dim)
+
+
+def _told(inputs: MaskedConv2d, state: State) -> Tensor:
+    """Return the biases of the gates and what the context adds to them, (B, 1, P)."""
+    context = state["context"]
+    bias = inputs.linear.bias
+    return bias.expand(len(state["position"]), 1, -1) if context is None else context + bias
 
 
 def tree_zeros(row: State) -> State:

@@ -5,14 +5,20 @@ A position is a pixel, or one channel of a pixel: t = (h W + w) C + c. The model
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seriatim.causal import Causal, State, write
+from seriatim.engine.operands import CannotLower
 from seriatim.order import Raster
+
+if TYPE_CHECKING:
+    from seriatim.engine.operands import Operand
+    from seriatim.engine.tape import Tape
 
 
 class MaskedConv2d(Causal):
@@ -158,6 +164,38 @@ class MaskedConv2d(Causal):
             y = F.conv2d(image, kernel, self.linear.bias, padding=(rows // 2, columns // 2))
         return y.movedim(1, -1).unflatten(-1, (self.channels, -1)).flatten(1, 3)
 
+    @property
+    def kernel(self) -> list[tuple[int, int, int]]:
+        """The taps as runs of pixels: (rows above, first column, count), in raster order."""
+        rows, columns = self.kernel_size
+        half, left = columns // 2, self.num_taps - rows // 2 * columns
+        runs = [(above, -half, columns) for above in range(rows // 2, 0, -1)]
+        return [*runs, (0, -half, left)] if left else runs
+
+    def taps(self, tape: Tape, x: Operand) -> list[tuple[Operand, Tensor]]:
+        """Return the kernel's taps on a tape; x becomes a map."""
+        if self.channels > 1:
+            raise CannotLower("channels as positions have no tape form")
+        pixels = math.prod(self.shape)
+        kept = tape.image(
+            x,
+            self.shape[1],
+            lambda state, position: (state["map"][:, :pixels], 0),
+            above=self.kernel_size[0] // 2,
+            halo=self.kernel_size[1] // 2,
+            shift=1 if self.mask == "A" else 0,
+        )
+        return tape.window(kept, self.linear.weight.unflatten(1, (self.num_taps, -1)), self.kernel)
+
+    def bias(self, tape: Tape, added: Tensor | float = 0.0) -> Tensor | Operand:
+        """Return what is added to the taps on a tape: the biases, or what the context makes of them."""
+        if self.context is None:
+            return self.linear.bias + added
+        return tape.constant(self.out_features, lambda state: state["context"] + self.linear.bias + added)
+
+    def lower(self, tape: Tape, x: Operand) -> Operand:
+        return tape.linear(self.taps(tape, x), self.bias(tape))
+
     def dependencies(self, length: int) -> Tensor:
         pixels, c = self.shape[0] * self.shape[1], self.channels
         reads = torch.zeros(pixels, c, pixels + 1, c, dtype=torch.bool)
@@ -167,6 +205,16 @@ class MaskedConv2d(Causal):
         square = reads[:, :, :pixels].flatten(2).flatten(0, 1)
         # With mask A the input at position s is the value at s - 1.
         return (square.roll(1, dims=1) if self.mask == "A" else square)[:length, :length]
+
+
+def row_of(position: int, width: int) -> int:
+    """Return the first pixel of the row that a state before `position` has begun; before all rows at the start.
+
+    Example:
+        >>> row_of(5, width=4), row_of(4, width=4), row_of(0, width=4)
+        (4, 0, -4)
+    """
+    return (position - 1) // width * width
 
 
 def of_pixels(context: Tensor) -> Tensor:
@@ -190,6 +238,9 @@ class WithOne(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, n, F) to (B, n, F + 1)."""
         return F.pad(x, (0, 1), value=1.0)
+
+    def lower(self, tape: Tape, x: Operand) -> Operand:
+        return tape.join([x, tape.weight(torch.ones(1))])
 
 
 class RasterPositions(Causal):
@@ -259,6 +310,12 @@ class RowConv2d(nn.Module):
         seen = torch.cat([state, x], dim=1)
         y = self.conv(seen.movedim(-1, 1)).movedim(1, -1)
         return y, seen[:, x.shape[1] :]
+
+    def taps(self, tape: Tape, x: Operand, *, above: int = 0) -> list[tuple[Operand, Tensor]]:
+        """Return the kernel's taps over a map whose present row lies `above` rows above."""
+        rows, columns = self.kernel_size
+        runs = [(above + row, -(columns // 2), columns) for row in range(rows - 1, -1, -1)]
+        return tape.window(x, self.conv.weight.flatten(2).transpose(1, 2), runs)
 
     def dependencies(self, height: int) -> Tensor:
         """Return which pixels of the input each pixel of the output depends on, (H W, H W) bool."""

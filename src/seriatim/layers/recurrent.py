@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from seriatim.causal import Causal, State
 
 if TYPE_CHECKING:
-    from seriatim.engine.tape import Load, Operand, Tape
+    from seriatim.engine.operands import Load, Operand
+    from seriatim.engine.tape import Tape
 
 _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 

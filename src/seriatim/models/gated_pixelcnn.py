@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,15 @@ from torch.nn import functional as F
 
 from seriatim.causal import Causal, State
 from seriatim.context import Encoder
+from seriatim.engine.operands import Act, CannotLower
 from seriatim.heads import Bernoulli, Head
-from seriatim.layers.raster import MaskedConv2d, RowConv2d
+from seriatim.layers.raster import MaskedConv2d, RowConv2d, WithOne, row_of
 from seriatim.model import AutoregressiveModel
 from seriatim.order import Order, Raster
+
+if TYPE_CHECKING:
+    from seriatim.engine.operands import Operand
+    from seriatim.engine.tape import Tape
 
 
 class Stacks(nn.Module):
@@ -88,6 +93,32 @@ class Stacks(nn.Module):
         after = {"rows": rows, "row": row, "message": message[:, -1] if v.shape[1] else state["message"]}
         return a, g + heard[:, : h.shape[1]], {**after, "context": state["context"]}
 
+    def keep(self, tape: Tape, v: Operand) -> Operand:
+        """Keep v, the vertical stack before this layer, over the image."""
+        width, (rows, columns) = self.raster.width, self.rows.kernel_size
+
+        def load(state: State, position: int) -> tuple[Tensor, int]:
+            return state["rows"].flatten(1, 2), row_of(position, width) - (rows - 2) * width
+
+        return tape.image(v, width, load, above=rows - 1, halo=columns // 2)
+
+    def lower(self, tape: Tape, v: Operand, above: int) -> tuple[Operand, Operand]:
+        """Append the vertical stack's share, for all pixels of a row when it begins: a, and what g starts from.
+
+        v is a map whose present row lies `above` rows above.
+        """
+        added, linked = self.row.linear.bias, self.link.bias
+        start: Tensor | Operand = added + linked
+        a = tape.linear(self.rows.taps(tape, v, above=above), self.rows.conv.bias)
+        if self.context is not None:
+            start = tape.constant(self.out_features, lambda s: s["context"][:, 0, :, self.out_rows :] + added + linked)
+        message = tape.linear([(a, self.link.weight)], start)
+        if self.context is not None:
+            a = tape.add(a, tape.constant(self.out_rows, lambda s: s["context"][:, 0, :, : self.out_rows]))
+        width = self.raster.width
+        # Eager messages do not hold the biases of the row's convolution.
+        return a, tape.image(message, width, lambda s, position: (s["message"] + added, row_of(position, width)))
+
     def dependencies(self, v: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """Map what each pixel of the vertical stack (H W, T) and each position (T, T) depend on to that after."""
         a = self.rows.dependencies(self.raster.height).float() @ v
@@ -104,6 +135,10 @@ def gate(x: Tensor) -> Tensor:
     """
     filtered, gates = x.chunk(2, dim=-1)
     return torch.tanh(filtered) * torch.sigmoid(gates)
+
+
+def _halves(x: Operand) -> tuple[Operand, Operand]:
+    return x.part(0, x.size // 2), x.part(x.size // 2, x.size // 2)
 
 
 class GatedStacks(Causal):
@@ -207,6 +242,35 @@ class GatedStacks(Causal):
             after.append(own)
         y = self.output(torch.relu(self.hidden(self.dropout(torch.relu(h)))))
         return y, {"position": state["position"] + x.shape[1], "pending": pending, "layers": after}
+
+    def lower(self, tape: Tape, x: Operand) -> Operand:
+        height, width, channels = self.raster
+        if channels > 1:
+            raise CannotLower("channels as positions have no tape form")
+        h = tape.lower(WithOne(), x)
+        layers = [layer for layer in (self.first, *self.layers) if isinstance(layer, Stacks)]
+        with tape.at("layers"), tape.at(0), tape.at("row"):
+            rows, columns = self.first.rows.kernel_size
+            # The row before the image's row h enters at row h.
+            v = tape.image(
+                h, width, lambda s, _: (s["map"][:, : height * width], 0), above=rows, halo=columns // 2, shift=1
+            )
+        messages = []
+        for index, layer in enumerate(layers):
+            with tape.rows(width):
+                with tape.at("layers"), tape.at(index):
+                    a, message = layer.lower(tape, v, above=int(index == 0))
+                messages.append(message)
+                if index + 1 < len(layers):
+                    v = a if index == 0 else tape.gate(*_halves(a), Act.TANH)
+                    with tape.at("layers"), tape.at(index + 1):
+                        v = layers[index + 1].keep(tape, v)
+        for index, (layer, message) in enumerate(zip(layers, messages, strict=True)):
+            with tape.at("layers"), tape.at(index), tape.at("row"):
+                g = tape.linear(layer.row.taps(tape, h), message)
+            h = g if index == 0 else tape.add(h, tape.lower(self.skips[index - 1], tape.gate(*_halves(g), Act.TANH)))
+        h = tape.activation(tape.lower(self.hidden, tape.activation(h, Act.RELU)), Act.RELU)
+        return tape.lower(self.output, h)
 
     def dependencies(self, length: int) -> Tensor:
         height, width, channels = self.raster

@@ -1,0 +1,153 @@
+"""What a tape is made of: instructions, and operands that lie in the buffers of three arenas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Any
+
+from torch import Tensor
+
+Load = Callable[[Any], Tensor]
+"""Reads (B, n, F) past values, oldest first, from the state of the layer that is being lowered."""
+
+LoadMap = Callable[[Any, int], tuple[Tensor, int]]
+"""Reads (B, n, F) values of consecutive pixels and the place of the first, from that state, before a position."""
+
+ALIGN = 16  # floats: a cache line, and the width of the narrowest matrix tile
+PANEL = 64  # columns of a packed weight panel
+
+
+class Op(IntEnum):
+    """What an instruction does. Its operands, in order: those written, then those read."""
+
+    LINEAR = 1  # y = act(bias + sum of taps);   y, bias, then a row for each tap
+    ACTIVATE = 2  # y = act(x)
+    GATE = 3  # y = act(a) sigmoid(b)
+    ADD = 4  # y = a + b
+    LSTM = 5  # h, c from gates and the cell before
+    BERNOULLI = 6  # value from logit; the value is the next input
+    CATEGORICAL = 7  # value from logits; the value is the next input
+    ROW = 8  # the instructions up to END, for each pixel of the row that begins; else they are skipped
+    END = 9  # of a ROW; it becomes no code
+
+
+class Tap(IntEnum):
+    """How a tap of LINEAR reads its input."""
+
+    DENSE = 0  # W x
+    SELECT = 1  # the column of W that an index names: W times a one-hot vector
+
+
+class Act(IntEnum):
+    """Activations; NaN stays NaN."""
+
+    NONE = 0
+    RELU = 1
+    TANH = 2
+    SIGMOID = 3
+
+
+class Arena(IntEnum):
+    """Where a buffer lives."""
+
+    WEIGHTS = 0
+    STATE = 1
+    SCRATCH = 2
+
+
+class CannotLower(Exception):
+    """A module has no tape form; the message says which and why."""
+
+
+def padded(size: int) -> int:
+    """Round a number of floats up to whole cache lines."""
+    return -(-size // ALIGN) * ALIGN
+
+
+@dataclass(frozen=True)
+class Map:
+    """How a buffer lies over an image: `rows` rows of `width` pixels, `halo` columns of zeros on both sides.
+
+    A write at position t goes to pixel t - `shift`; before the first pixel it goes nowhere.
+    """
+
+    width: int
+    rows: int
+    halo: int
+    shift: int
+    load: LoadMap
+
+    @property
+    def row_slots(self) -> int:
+        return self.width + 2 * self.halo
+
+
+@dataclass(eq=False)
+class Buffer:
+    """Memory for one quantity: `slots` values of `width` floats, one for each of the last positions.
+
+    A one-hot vector is kept as an index, of width 1; the number of categories stands for the zero vector.
+    """
+
+    width: int
+    one_hot: bool = False
+    arena: Arena = Arena.SCRATCH
+    offset: int = -1  # within the arena, in floats; that of state and scratch is set when the tape is finished
+    reach: int = 0  # how many positions before the current one are read
+    load: Load | None = None
+    path: tuple[Any, ...] = ()
+    map: Map | None = None
+
+    @property
+    def slots(self) -> int:
+        # The last slots of a map take what is written before the first pixel.
+        return self.reach + 1 if self.map is None else self.map.rows * self.map.row_slots + 1 + 2 * self.map.halo
+
+    @property
+    def stride(self) -> int:
+        # LINEAR writes whole tiles; indices are never its output.
+        return 1 if self.one_hot else padded(self.width)
+
+
+@dataclass(frozen=True)
+class Operand:
+    """`size` features of a buffer from `start` on, `delay` positions ago; of a map, `delay` rows above."""
+
+    buffer: Buffer
+    size: int
+    start: int = 0
+    delay: int = 0
+
+    @property
+    def one_hot(self) -> bool:
+        return self.buffer.one_hot
+
+    def lag(self, positions: int) -> Operand:
+        """Return the value so many positions before; `Tape.history` must keep it."""
+        return replace(self, delay=self.delay + positions)
+
+    def pixels(self, above: int, first: int, count: int) -> Operand:
+        """Return `count` pixels of a map side by side, the first `first` columns away, so many rows above."""
+        stride = self.buffer.stride
+        return replace(self, delay=above, start=first * stride, size=count * stride)
+
+    def part(self, start: int, size: int) -> Operand:
+        """Return some of the numbers."""
+        return replace(self, start=self.start + start, size=size)
+
+
+@dataclass
+class Instruction:
+    """One primitive; `taps` only for LINEAR: (kind, x, W)."""
+
+    op: Op
+    writes: list[Operand]
+    reads: list[Operand]
+    numbers: tuple[int, ...]
+    taps: list[tuple[Tap, Operand, Operand]] = field(default_factory=list)
+
+    @property
+    def all_reads(self) -> list[Operand]:
+        return self.reads + [x for _, x, _ in self.taps]
