@@ -26,16 +26,9 @@ OK, STALE = -1, -2
 
 _NUMBERS, _A = program.NUMBERS, program.OPERANDS
 _B, _C, _D = _A + program.OPERAND, _A + 2 * program.OPERAND, _A + 3 * program.OPERAND
-_LINEAR, _ACTIVATE, _GATE, _ADD = (
-    int(operands.Op.LINEAR),
-    int(operands.Op.ACTIVATE),
-    int(operands.Op.GATE),
-    int(operands.Op.ADD),
-)
-_LSTM, _BERNOULLI, _CATEGORICAL = int(operands.Op.LSTM), int(operands.Op.BERNOULLI), int(operands.Op.CATEGORICAL)
-_ROW, _SELECT = int(operands.Op.ROW), int(operands.Tap.SELECT)
+_LINEAR, _ACTIVATE, _GATE, _ADD, _LSTM, _BERNOULLI, _CATEGORICAL, _ROW = (int(op) for op in Op if op is not Op.END)
+_SELECT = int(Tap.SELECT)
 _NONE, _RELU, _TANH = int(Act.NONE), int(Act.RELU), int(Act.TANH)
-_PANEL, _ALIGN = PANEL, ALIGN
 
 _FLOAT, _INT = ir.FloatType(), ir.IntType(64)
 _LANES = 8  # floats of the vectors that the tile asks for; LLVM splits or joins them to what the machine has
@@ -123,9 +116,9 @@ def _tile(rows: int, columns: int):
     return intrinsic(tile)
 
 
-_tile_1x64 = _tile(1, _PANEL)
-_tile_1x16 = _tile(1, _ALIGN)
-_tile_4x16 = _tile(4, _ALIGN)
+_tile_1x64 = _tile(1, PANEL)
+_tile_1x16 = _tile(1, ALIGN)
+_tile_4x16 = _tile(4, ALIGN)
 
 
 # ---- the noise ----
@@ -222,20 +215,20 @@ def _address(code, pc, column, bases, offsets):
 
 @njit
 def _dense(y, y_stride, x, x_stride, w, count, size, rows):
-    for panel in range(0, size, _PANEL):
-        width = min(_PANEL, size - panel)
+    for panel in range(0, size, PANEL):
+        width = min(PANEL, size - panel)
         row = 0
         while row + 4 <= rows:
-            for c in range(0, width, _ALIGN):
+            for c in range(0, width, ALIGN):
                 y_tile = y + 4 * (row * y_stride + panel + c)
                 _tile_4x16(y_tile, y_stride, x + 4 * row * x_stride, x_stride, w + 4 * c, width, count)
             row += 4
         while row < rows:
             y_row, x_row = y + 4 * (row * y_stride + panel), x + 4 * row * x_stride
-            if width == _PANEL:
+            if width == PANEL:
                 _tile_1x64(y_row, y_stride, x_row, x_stride, w, width, count)
             else:
-                for c in range(0, width, _ALIGN):
+                for c in range(0, width, ALIGN):
                     _tile_1x16(y_row + 4 * c, y_stride, x_row, x_stride, w + 4 * c, width, count)
             row += 1
         w += 4 * count * width
@@ -245,8 +238,8 @@ def _dense(y, y_stride, x, x_stride, w, count, size, rows):
 def _select(y, y_stride, x, x_stride, w, count, size, rows):
     for row in range(rows):
         index = int(_load(x + 4 * row * x_stride, 0))
-        for panel in range(0, size, _PANEL):
-            width = min(_PANEL, size - panel)
+        for panel in range(0, size, PANEL):
+            width = min(PANEL, size - panel)
             w_row, y_row = w + 4 * (count * panel + index * width), y + 4 * (row * y_stride + panel)
             for i in range(width):
                 _store(y_row, i, _load(y_row, i) + _load(w_row, i))
