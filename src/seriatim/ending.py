@@ -168,10 +168,10 @@ class _ValuesOrEnd(constraints.Constraint):
 class UntilEnd(Causal):
     """A network for an `Ending` head, for which nothing follows the end.
 
-        s_t = infinity if the end is among x_<t
+        s_t = infinity if x_t-1 is the end
 
-    The end is then certain, its log p is 0 and it sends no gradient. The network reads the last feature of its
-    input to know the end, and keeps for every row whether it has come.
+    The end is then certain, its log p is 0 and it sends no gradient; a value after an end has probability 0. The last
+    feature of the input tells the end. No memory is needed: what follows an end is an end, and so on.
 
     Args:
         network: maps features (B, n, F) to parameters (B, n, P), the first of them s.
@@ -182,8 +182,8 @@ class UntilEnd(Causal):
     Example:
         >>> from seriatim.layers import CausalConv1d
         >>> net = UntilEnd(CausalConv1d(2, 3, kernel_size=2))
-        >>> net(torch.tensor([[[0.0, 0.0], [0.0, 1.0], [0.5, 0.0]]]))[0][0, :, 0].isinf()
-        tensor([False,  True,  True])
+        >>> net(torch.tensor([[[0.0, 0.0], [0.5, 0.0], [0.0, 1.0]]]))[0][0, :, 0].isinf()
+        tensor([False, False,  True])
     """
 
     def __init__(self, network: Causal) -> None:
@@ -199,15 +199,15 @@ class UntilEnd(Causal):
         return getattr(self.network, "output_bias", None)
 
     def initial_state(self, batch_size: int, context: Any = None, max_length: int | None = None) -> State:
-        inner = self.network.initial_state(batch_size, context, max_length)
-        device = next(self.network.parameters()).device
-        return {"ended": torch.zeros(batch_size, dtype=torch.bool, device=device), "network": inner}
+        return self.network.initial_state(batch_size, context, max_length)
 
     def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        y, inner = self.network(x, state["network"])
-        ended = state["ended"][:, None] | ((x[..., -1] > 0.5).cumsum(1) > 0)
-        stop = y[..., :1].masked_fill(ended[..., None], torch.inf)
-        return torch.cat([stop, y[..., 1:]], dim=-1), {"ended": ended[:, -1], "network": inner}
+        y, state = self.network(x, state)
+        stop = y[..., :1].masked_fill(x[..., -1:] > 0.5, torch.inf)
+        return torch.cat([stop, y[..., 1:]], dim=-1), state
+
+    def dependencies(self, length: int) -> Tensor:
+        return self.network.dependencies(length) | torch.eye(length, dtype=torch.bool)
 
 
 class SequenceModel(AutoregressiveModel):
