@@ -1,4 +1,4 @@
-"""Models of sequences: any length, ends, recurrent networks."""
+"""Models of sequences: any length, ends, recurrent networks, WaveNet."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from seriatim.causal import Recompute, detach
 from seriatim.columns import Columns
 from seriatim.config import from_config
-from seriatim.context import Labels, Vector
+from seriatim.context import Frames, Labels, Vector
 from seriatim.ending import Ending, UntilEnd
 from seriatim.heads import Bernoulli, Categorical, MixtureOfNormals, Normal
 from seriatim.layers import VariationalDropout
 from seriatim.model import AutoregressiveModel
-from seriatim.models import GRU, LSTM, MADE, MODELS, RNN
+from seriatim.models import GRU, LSTM, MADE, MODELS, RNN, WaveNet
 from seriatim.nested import Nested
 from seriatim.order import Order, Scan
 from seriatim.testing.case import space
@@ -242,10 +242,87 @@ def test_a_mask_keeps_the_mean():
     assert y.mean().item() == pytest.approx(1, abs=0.02)
 
 
-@pytest.mark.parametrize("kind", [RNN, LSTM])
+@pytest.mark.parametrize("kind", [RNN, LSTM, WaveNet])
 def test_scoring_in_chunks_with_the_state_cut_is_one_pass(kind):
-    model = ending(kind, 12)
+    model = ending(kind, 12) if kind is not WaveNet else wavenet(12, Ending(Categorical(2)))
     x = model.sample((5,), seed=0)
     u, network = model.shifted(x, model.order), model.network
     y = in_chunks(network, u, network.initial_state(5), 5, detach)
     torch.testing.assert_close(model.head(y).log_prob(x).sum(1), model().log_prob(x), rtol=1e-12, atol=1e-12)
+
+
+# ---- WaveNet
+
+
+def wavenet(length, head=None, **options):
+    sizes = {"num_blocks": 1, "layers_per_block": 2, "residual_features": 3, "gate_features": 4, "skip_features": 4}
+    return randomised(WaveNet((length,), head, **{**sizes, **options})).double().eval()
+
+
+@pytest.mark.parametrize(
+    ("num_blocks", "layers_per_block", "kernel_size", "field"), [(1, 1, 2, 3), (1, 3, 2, 9), (2, 2, 2, 8), (1, 2, 3, 9)]
+)
+def test_the_receptive_field_is_where_gradients_come_from(num_blocks, layers_per_block, kernel_size, field):
+    sizes = {"num_blocks": num_blocks, "layers_per_block": layers_per_block, "kernel_size": kernel_size}
+    model = wavenet(14, **sizes)
+    x = torch.randn(4, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    y, _ = model.network(model.shifted(x, model.order))
+    y[:, -1].sum().backward()
+    assert (x.grad != 0).any(0).nonzero().flatten().tolist() == list(range(13 - field, 13))
+    assert model.receptive_field == field
+    assert WaveNet((14,), Ending(Bernoulli()), **sizes).receptive_field == field
+
+
+def test_wavenet_runs_over_any_length_with_a_context_of_that_length():
+    model, long = (wavenet(n, Categorical(3), encoder=Frames(2, hop=4)) for n in (8, 13))
+    frames = torch.randn(2, 4, 2, generator=torch.Generator().manual_seed(0))
+    x = model(frames, length=13).sample(seed=0)
+    assert torch.equal(x, long(frames).sample(seed=0))
+    torch.testing.assert_close(
+        model(frames).log_prob(x[:, :8]), model(frames, length=13).log_prob_terms(x)[:, :8].sum(1)
+    )
+    with pytest.raises(ValueError, match="context: expected frames for 17 positions or more, got frames for 16"):
+        model(frames, length=17).log_prob(torch.zeros(2, 17))
+    with pytest.raises(ValueError, match=r"context: expected \(\.\.\., frames, 2\), got \(2, 4, 3\)"):
+        model(torch.zeros(2, 4, 3))
+
+
+def assert_frames_are_heard_at_their_positions(model):
+    """Frame f of hop h reaches positions f h - h/2 .. (f + 1) h + h/2 - 1, and those that see what is heard there."""
+    hop, length = model.encoder.hop, model.order.length
+    frames = torch.randn(32, length // hop, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    frames.requires_grad_()
+    # Frames enter at each gate, so that the first convolution and that before the first gate carry them nowhere.
+    sight = model.receptive_field - model.network.first.reach - model.network.convs[0].reach
+    start = model.network.initial_state(32, frames, length)
+    y, _ = model.network(torch.zeros(32, length, 1, dtype=torch.float64), start)
+    for t in range(length):
+        frames.grad = None
+        y[:, t].sum().backward(retain_graph=True)
+        heard = (frames.grad != 0).any(-1).any(0).nonzero().flatten().tolist()
+        oldest = max(t + 1 - sight, 0)
+        first = max((oldest - hop + hop // 2) // hop, 0)
+        last = min((t + hop // 2) // hop, length // hop - 1)
+        assert heard == list(range(first, last + 1)), t
+
+
+def test_frames_are_heard_at_their_positions():
+    assert_frames_are_heard_at_their_positions(wavenet(24, encoder=Frames(2, hop=4)))
+    assert_frames_are_heard_at_their_positions(wavenet(9, encoder=Frames(2, hop=1)))
+
+
+def test_sizes_of_wavenet_are_checked():
+    with pytest.raises(ValueError, match="kernel_size: expected 2 or more, got 1"):
+        wavenet(4, kernel_size=1)
+    with pytest.raises(ValueError, match="num_blocks, layers_per_block: expected 1 or more, got num_blocks 0"):
+        wavenet(4, num_blocks=0)
+    with pytest.raises(ValueError, match="num_features, hop: expected 1 or more, got num_features 2, hop 0"):
+        Frames(2, hop=0)
+
+
+def test_wavenet_with_a_label_is_another_distribution_for_each_and_native_samples_are_those_of_the_loop():
+    model = wavenet(9, Categorical(3), encoder=Labels(2)).float()
+    p = model(torch.tensor([0, 1]))
+    x = p.sample((50,), seed=0, engine="native")
+    assert (x == p.sample((50,), seed=0, engine="reference")).double().mean() > 0.99  # apart from ties
+    assert not torch.equal(x[:, 0], x[:, 1])

@@ -17,7 +17,7 @@ from seriatim import models
 from seriatim.causal import Causal, CausalSequential, Recompute, Residual, State
 from seriatim.channels import ChannelMixtureOfLogistics
 from seriatim.columns import Columns
-from seriatim.context import Encoder, Labels, SpatialMap, Vector
+from seriatim.context import Encoder, Frames, Labels, SpatialMap, Vector
 from seriatim.ending import Ending
 from seriatim.heads import (
     Bernoulli,
@@ -59,6 +59,7 @@ COLUMNS = [
     {"kind": "continuous", "mean": 1.0, "std": 2.0, "atoms": [0.0]},
     {"kind": "integer", "mean": 3.0, "std": 1.5},
 ]
+WAVENET = {"residual_features": 3, "gate_features": 4, "skip_features": 5}
 CATEGORIES = [{"kind": "categorical", "num_categories": k} for k in (1, 3, 2)]
 
 
@@ -357,6 +358,25 @@ ZOO: dict[str, Callable[[], Made]] = {
         )
     ),
     "lstm_permuted": _entry(lambda: models.LSTM((2, 3), hidden_features=4, order=Scan((2, 3), flip_rows=True))),
+    "wavenet": _entry(
+        lambda: models.WaveNet((9,), Categorical(3), num_blocks=2, layers_per_block=2, **WAVENET, encoder=Labels(2))
+    ),
+    "wavenet_short_sight": _entry(lambda: models.WaveNet((8,), num_blocks=1, layers_per_block=2, **WAVENET)),
+    "wavenet_frames": _entry(
+        lambda: models.WaveNet(
+            (7,), Bernoulli(), num_blocks=1, layers_per_block=2, kernel_size=3, **WAVENET, encoder=Frames(2, hop=3)
+        )
+    ),
+    "wavenet_ending": _entry(
+        lambda: models.WaveNet(
+            (5,), Ending(Categorical(3)), num_blocks=1, layers_per_block=1, **{**WAVENET, "gate_features": 5}
+        )
+    ),
+    "wavenet_quantized_vector": _entry(
+        lambda: models.WaveNet(
+            (4,), QuantizedMixtureOfLogistics(5, 2), num_blocks=1, layers_per_block=2, **WAVENET, encoder=Vector(2)
+        )
+    ),
     # The layers, one family each.
     "rnn_labels": _entry(lambda: Assembled("rnn", Categorical(3), Order((4,)), Labels(2))),
     "gru_permuted": _entry(lambda: Assembled("gru", Bernoulli(), Order((5,), [3, 1, 4, 0, 2]))),

@@ -99,6 +99,41 @@ class Vector(Encoder):
         return context
 
 
+class Frames(Encoder):
+    """A sequence of real vectors along the data, each for so many positions, taken as it is: a score, a spectrogram.
+
+    A row of T positions needs at least T / hop frames.
+
+    Args:
+        num_features: S, numbers of a frame.
+        hop: positions to a frame.
+
+    Raises:
+        ValueError: a number below 1.
+
+    Example:
+        >>> Frames(2, hop=4)(torch.zeros(3, 5, 2)).shape
+        torch.Size([3, 5, 2])
+    """
+
+    event_dim = 2
+
+    def __init__(self, num_features: int, hop: int) -> None:
+        super().__init__()
+        if min(num_features, hop) < 1:
+            raise ValueError(f"num_features, hop: expected 1 or more, got num_features {num_features}, hop {hop}")
+        self.num_features, self.hop = num_features, hop
+
+    def check(self, context: Tensor) -> None:
+        if context.ndim < 2 or context.shape[-1] != self.num_features or not context.shape[-2]:
+            raise ValueError(f"context: expected (..., frames, {self.num_features}), got {tuple(context.shape)}")
+        if not torch.isfinite(context).all():
+            raise ValueError("context: expected finite numbers, got NaN or infinity")
+
+    def forward(self, context: Tensor) -> Tensor:
+        return context
+
+
 class SpatialMap(Encoder):
     """A map over the image, S numbers at every pixel, taken as it is: a segmentation, a coarse image, an edge map.
 

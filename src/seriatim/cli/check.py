@@ -75,7 +75,8 @@ def tiny(name: str) -> AutoregressiveModel:
     else:
         known = inspect.signature(kind).parameters
         several = "hidden_features" in known and not isinstance(known["hidden_features"].default, int)
-        small = {"hidden_features": (8,) if several else 8, "num_layers": 1, "num_blocks": 1}
+        small = {"hidden_features": (8,) if several else 8, "num_layers": 1, "num_blocks": 1, "layers_per_block": 2}
+        small |= {"residual_features": 4, "gate_features": 4, "skip_features": 4}
         sizes = {option: size for option, size in small.items() if option in known}
         shape = (2, 3) if "first_kernel_size" in known else (4,)
         model = kind(shape, **sizes)  # type: ignore[arg-type]

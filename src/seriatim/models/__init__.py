@@ -14,6 +14,7 @@ from seriatim.models.pixelcnn import PixelCNN
 from seriatim.models.pixelrnn import DiagonalBiLSTM, RowLSTM
 from seriatim.models.pixelsnail import PixelSNAIL
 from seriatim.models.rnn import GRU, LSTM, RNN
+from seriatim.models.wavenet import WaveNet
 
 MODELS: dict[str, type[AutoregressiveModel]] = {
     "full_table": FullTable,
@@ -31,6 +32,7 @@ MODELS: dict[str, type[AutoregressiveModel]] = {
     "rnn": RNN,
     "gru": GRU,
     "lstm": LSTM,
+    "wavenet": WaveNet,
 }
 
 __all__ = [
@@ -50,4 +52,5 @@ __all__ = [
     "PixelCNN",
     "PixelSNAIL",
     "RowLSTM",
+    "WaveNet",
 ]

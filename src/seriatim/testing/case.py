@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from seriatim.autoregressive import Autoregressive
-from seriatim.context import Labels, SpatialMap, Vector
+from seriatim.context import Frames, Labels, SpatialMap, Vector
 from seriatim.ending import Ending
 from seriatim.model import AutoregressiveModel
 
@@ -33,7 +33,7 @@ class Case:
 
     Args:
         model: any model; it is copied, and its weights are left alone.
-        context: draws B contexts; made for `Labels`, `Vector` and `SpatialMap` encoders if None.
+        context: draws B contexts; made for the encoders of `seriatim.context` if None.
         seed: of everything drawn here.
         dtype: of the copy; the native engine works in float32.
     """
@@ -63,8 +63,10 @@ class Case:
             return self._draw_context(batch_size)
         if isinstance(encoder, Labels):
             return torch.arange(batch_size) % encoder.num_features
-        if isinstance(encoder, Vector | SpatialMap):
-            event = (encoder.num_features,) if isinstance(encoder, Vector) else (*encoder.shape, encoder.num_features)
+        if isinstance(encoder, Vector | SpatialMap | Frames):
+            places = encoder.shape if isinstance(encoder, SpatialMap) else ()
+            places = (-(-self.model.order.length // encoder.hop),) if isinstance(encoder, Frames) else places
+            event = (*places, encoder.num_features)
             return torch.randn(batch_size, *event, generator=self.generator, dtype=torch.float64)
         return None
 
@@ -118,7 +120,9 @@ class Case:
 
 def require_contexts(model: AutoregressiveModel, context: Callable[[int], Tensor] | None) -> None:
     """Raise ValueError where a model needs a function that draws its contexts, and there is none."""
-    if context is None and not (model.encoder is None or isinstance(model.encoder, Labels | Vector | SpatialMap)):
+    if context is None and not (
+        model.encoder is None or isinstance(model.encoder, Labels | Vector | SpatialMap | Frames)
+    ):
         raise ValueError(f"context: expected a function that draws contexts for {model.encoder}, got None")
 
 
