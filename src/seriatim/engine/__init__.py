@@ -7,7 +7,8 @@ read the same addressed noise.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch import Tensor
 from seriatim import heads
 from seriatim.engine import cpu
 from seriatim.engine.cpu import Samples, Session
-from seriatim.engine.operands import CannotLower, Op, Operand
+from seriatim.engine.operands import CannotLower, Family, Op, Operand
 from seriatim.engine.program import Program, finish
 from seriatim.engine.tape import Tape
 
@@ -42,7 +43,27 @@ __all__ = [
 Engine = Literal["auto", "native", "reference"]
 """How rows are sampled: native where it can be, native or an error, or `rollout`."""
 
-_SAMPLERS: dict[type[heads.Head], Op] = {heads.Bernoulli: Op.BERNOULLI, heads.Categorical: Op.CATEGORICAL}
+Sampler = Callable[[Tape, heads.Head, Operand], None]
+
+
+def _real(family: Family) -> Sampler:
+    def append(tape: Tape, head: Any, params: Operand) -> None:
+        numbers = [head.min_scale, getattr(head, "half_range", 0.0), getattr(head, "levels", 0)]
+        components = getattr(head, "num_components", 0)
+        tape.sample(Op.REAL, params, components, family, constants=tape.weight(torch.tensor(numbers)))
+
+    return append
+
+
+_SAMPLERS: dict[type[heads.Head], Sampler] = {
+    heads.Bernoulli: lambda tape, head, params: tape.sample(Op.BERNOULLI, params),
+    heads.Categorical: lambda tape, head, params: tape.sample(Op.CATEGORICAL, params),
+    heads.Normal: _real(Family.NORMAL),
+    heads.Logistic: _real(Family.LOGISTIC),
+    heads.MixtureOfNormals: _real(Family.NORMAL),
+    heads.MixtureOfLogistics: _real(Family.LOGISTIC),
+    heads.QuantizedMixtureOfLogistics: _real(Family.QUANTIZED_LOGISTIC),
+}
 """Heads by exact class: a subclass may encode or sample otherwise."""
 
 
@@ -73,7 +94,7 @@ def lower(model: AutoregressiveModel) -> Program:
         params = tape.lower(model.network, tape.input)
         if params.size != head.num_params:
             raise CannotLower(f"the network has {params.size} outputs, the head {head.num_params} parameters")
-        tape.sample(sampler, tape.dense(params))
+        sampler(tape, head, tape.dense(params))
         return finish(tape)
 
 

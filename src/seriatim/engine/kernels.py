@@ -19,15 +19,15 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from seriatim.engine import program
-from seriatim.engine.operands import ALIGN, PANEL, Act, Op, Tap
+from seriatim.engine.operands import ALIGN, PANEL, Act, Family, Op, Tap
 
 FINGERPRINT = program.FINGERPRINT
 OK, STALE = -1, -2
 
 _NUMBERS, _A = program.NUMBERS, program.OPERANDS
 _B, _C, _D = _A + program.OPERAND, _A + 2 * program.OPERAND, _A + 3 * program.OPERAND
-_LINEAR, _ACTIVATE, _GATE, _ADD, _LSTM, _BERNOULLI, _CATEGORICAL, _ROW = (int(op) for op in Op if op is not Op.END)
-_SELECT = int(Tap.SELECT)
+_LINEAR, _ACTIVATE, _GATE, _ADD, _LSTM, _BERNOULLI, _CATEGORICAL, _ROW, _, _REAL = (int(op) for op in Op)
+_SELECT, _NORMAL, _QUANTIZED = int(Tap.SELECT), int(Family.NORMAL), int(Family.QUANTIZED_LOGISTIC)
 _NONE, _RELU, _TANH = int(Act.NONE), int(Act.RELU), int(Act.TANH)
 
 _FLOAT, _INT = ir.FloatType(), ir.IntType(64)
@@ -304,14 +304,14 @@ def _elementwise(op, code, pc, bases, strides, offsets, rows):
         y, a, b, d = y + y_stride, a + a_stride, b + b_stride, d + d_stride
 
 
-# ---- the samplers: (value, log p); a value below 0 stands for parameters that are no distribution ----
+# ---- the samplers: (value, log p); NaN stands for parameters that are no distribution ----
 
 
 @njit
 def _bernoulli(params, u):
     logit = float(_load(params, 0))
     if not math.isfinite(logit):
-        return -1.0, 0.0
+        return math.nan, 0.0
     tail = math.log1p(math.exp(-abs(logit)))
     if u >= 1 / (1 + math.exp(logit)):
         return 1.0, min(logit, 0.0) - tail
@@ -319,14 +319,15 @@ def _bernoulli(params, u):
 
 
 @njit
-def _categorical(params, count, u, workspace):
+def _chosen(params, count, u, workspace):
+    """Return the category of a uniform and the log of the sum of all; -1 for logits that are no distribution."""
     highest, known = _load(params, 0), True
     for k in range(count):
         logit = _load(params, k)
         known &= logit == logit
         highest = logit if logit > highest else highest
     if not known or math.isinf(highest):  # single categories may be impossible, with a logit of -inf
-        return -1.0, 0.0
+        return -1, 0.0
     for k in range(count):
         workspace[k] = _exp64(float(_load(params, k)) - float(highest))
     total = 0.0
@@ -338,7 +339,153 @@ def _categorical(params, count, u, workspace):
         if cumulative > u * total:
             value = k
             break
-    return float(value), float(_load(params, value)) - float(highest) - math.log(total)
+    return value, float(highest) + math.log(total)
+
+
+@njit
+def _categorical(params, count, u, workspace):
+    value, total = _chosen(params, count, u, workspace)
+    if value < 0:
+        return math.nan, 0.0
+    return float(value), float(_load(params, value)) - total
+
+
+# Wichura, Algorithm AS 241: The Percentage Points of the Normal Distribution, 1988. Numerators and denominators of the
+# middle, the flanks and the tails, the highest power first.
+def _table(numbers: str) -> np.ndarray:
+    return np.array(numbers.split(), np.float64).reshape(2, 8)
+
+
+_MIDDLE = _table("""
+    2509.0809287301226727 33430.575583588128105 67265.770927008700853 45921.953931549871457
+    13731.693765509461125 1971.5909503065514427 133.14166789178437745 3.3871328727963666080
+    5226.4952788528545610 28729.085735721942674 39307.895800092710610 21213.794301586595867
+    5394.1960214247511077 687.18700749205790830 42.313330701600911252 1
+""")
+_FLANK = _table("""
+    7.74545014278341407640e-4 0.0227238449892691845833 0.241780725177450611770 1.27045825245236838258
+    3.64784832476320460504 5.76949722146069140550 4.63033784615654529590 1.42343711074968357734
+    1.05075007164441684324e-9 5.47593808499534494600e-4 0.0151986665636164571966 0.148103976427480074590
+    0.689767334985100004550 1.67638483018380384940 2.05319162663775882187 1
+""")
+_TAIL = _table("""
+    2.01033439929228813265e-7 2.71155556874348757815e-5 1.24266094738807843860e-3 0.0265321895265761230930
+    0.296560571828504891230 1.78482653991729133580 5.46378491116411436990 6.65790464350110377720
+    2.04426310338993978564e-15 1.42151175831644588870e-7 1.84631831751005468180e-5 7.86869131145613259100e-4
+    0.0148753612908506148525 0.136929880922735805310 0.599832206555887937690 1
+""")
+
+
+@njit
+def _ratio(x, polynomials):
+    above = below = 0.0
+    for k in range(8):
+        above = above * x + polynomials[0, k]
+        below = below * x + polynomials[1, k]
+    return above / below
+
+
+@njit
+def normal_quantile(u):
+    """Return z with Phi(z) = u, to about 1e-15."""
+    q = u - 0.5
+    if abs(q) <= 0.425:
+        return q * _ratio(0.180625 - q * q, _MIDDLE)
+    r = math.sqrt(-math.log(u if q < 0 else 1.0 - u))
+    z = _ratio(r - 1.6, _FLANK) if r <= 5.0 else _ratio(r - 5.0, _TAIL)
+    return -z if q < 0 else z
+
+
+@njit
+def _log_sigmoid(x):
+    return min(x, 0.0) - math.log1p(math.exp(-abs(x)))
+
+
+@njit
+def _log_density(family, value, loc, scale, levels):
+    if family == _NORMAL:
+        z = (value - loc) / scale
+        return -0.5 * z * z - math.log(scale) - 0.9189385332046727
+    if family != _QUANTIZED:
+        z = (value - loc) / scale
+        return _log_sigmoid(z) + _log_sigmoid(-z) - math.log(scale)
+    upper, lower = (value + 0.5 - loc) / scale, (value - 0.5 - loc) / scale
+    if value <= 0:
+        return _log_sigmoid(upper)
+    if value >= levels - 1:
+        return _log_sigmoid(-lower)
+    return _log_sigmoid(upper) + _log_sigmoid(-lower) + math.log(-math.expm1(-1 / scale))
+
+
+@njit
+def _component(params, m, count, family, constants):
+    """Return the location and the scale of component m of `count`, of whole numbers in their own unit."""
+    loc, log_scale = _load(params, m), _load(params, count + m)
+    scale = np.float32(math.exp(min(float(log_scale), 30.0))) + _load(constants, 0)
+    if family == _QUANTIZED:
+        half = _load(constants, 1)
+        return float((loc + _ONE) * half), float(scale * half)
+    return float(loc), float(scale)
+
+
+@njit
+def _real(params, mixed, family, constants, u0, u1, workspace, scored):
+    """Sample a location-scale distribution (mixed = 0), or a mixture of as many; whole numbers if it is quantised."""
+    count, chosen, total, places = max(mixed, 1), 0, 0.0, params + 4 * mixed
+    for i in range(mixed + 2 * count):
+        if not math.isfinite(_load(params, i)):
+            return math.nan, 0.0
+    if mixed:
+        chosen, total = _chosen(params, mixed, u0, workspace)
+    loc, scale = _component(places, chosen, count, family, constants)
+    u, levels = u1 if mixed else u0, float(_load(constants, 2))
+    z = normal_quantile(u) if family == _NORMAL else math.log(u / (1.0 - u))
+    value = loc + scale * z
+    if family == _QUANTIZED:
+        value = min(max(math.floor(value + 0.5), 0.0), levels - 1)
+    else:
+        value = float(np.float32(value))
+    if not scored:
+        return value, 0.0
+    log_prob = -math.inf
+    for m in range(count):
+        own_loc, own_scale = _component(places, m, count, family, constants)
+        term = _log_density(family, value, own_loc, own_scale, levels)
+        if mixed:
+            term += float(_load(params, m)) - total
+        high, low = max(log_prob, term), min(log_prob, term)
+        log_prob = high + math.log1p(math.exp(low - high)) if high > -math.inf else high
+    return value, log_prob
+
+
+@njit
+def _sample(code, pc, t, bases, strides, offsets, rows, key0, key1, workspace, values, log_probs, column):
+    """Sample a value for each row into its input and a column; return a row without a distribution, or -1."""
+    op, scored = code[pc, 0], log_probs.shape[1] > 0
+    target, target_stride = _address(code, pc, _A, bases, offsets), strides[code[pc, _A]]
+    params, params_stride = _address(code, pc, _B, bases, offsets), strides[code[pc, _B]]
+    constants = _address(code, pc, _C, bases, offsets)
+    for row in range(len(rows)):
+        u = uniform(key0, key1, rows[row], t, 0)
+        own = params + 4 * row * params_stride
+        if op == _BERNOULLI:
+            value, log_prob = _bernoulli(own, u)
+        elif op == _CATEGORICAL:
+            value, log_prob = _categorical(own, code[pc, _NUMBERS], u, workspace)
+        else:
+            mixed, family = code[pc, _NUMBERS], code[pc, _NUMBERS + 1]
+            second = uniform(key0, key1, rows[row], t, 1) if mixed else u
+            value, log_prob = _real(own, mixed, family, constants, u, second, workspace, scored)
+        if math.isnan(value):
+            return row
+        read = np.float32(value)
+        if op == _REAL and code[pc, _NUMBERS + 1] == _QUANTIZED:
+            read = read / _load(constants, 1) - _ONE
+        _store(target + 4 * row * target_stride, 0, read)
+        values[row, column] = value
+        if scored:
+            log_probs[row, column] = log_prob
+    return -1
 
 
 @njit
@@ -415,22 +562,11 @@ def run(code, cursors, bases, strides, rows, key0, key1, start, stop, first, val
             elif op == _ROW:
                 _row_loop(code, pc, t, cursors, bases, strides, offsets, len(rows))
                 pc += code[pc, _NUMBERS]
-            elif op in (_BERNOULLI, _CATEGORICAL):
-                target, target_stride = _address(code, pc, _A, bases, offsets), strides[code[pc, _A]]
-                params, params_stride = _address(code, pc, _B, bases, offsets), strides[code[pc, _B]]
-                for row in range(len(rows)):
-                    u = uniform(key0, key1, rows[row], t, code[pc, _NUMBERS + 1])
-                    own = params + 4 * row * params_stride
-                    if op == _BERNOULLI:
-                        value, log_prob = _bernoulli(own, u)
-                    else:
-                        value, log_prob = _categorical(own, code[pc, _NUMBERS], u, workspace)
-                    if value < 0:
-                        return t, row
-                    _store(target + 4 * row * target_stride, 0, np.float32(value))
-                    values[row, t - first] = value
-                    if log_probs.shape[1]:
-                        log_probs[row, t - first] = log_prob
+            elif op in (_BERNOULLI, _CATEGORICAL, _REAL):
+                memory = (code, pc, t, bases, strides, offsets, rows, key0, key1, workspace)
+                bad = _sample(*memory, values, log_probs, t - first)
+                if bad >= 0:
+                    return t, bad
             else:
                 _elementwise(op, code, pc, bases, strides, offsets, len(rows))
             pc += 1

@@ -31,6 +31,7 @@ class Op(IntEnum):
     CATEGORICAL = 7  # value from logits; the value is the next input
     ROW = 8  # the instructions up to END, for each pixel of the row that begins; else they are skipped
     END = 9  # of a ROW; it becomes no code
+    REAL = 10  # value from a location and a scale, or from a mixture of them; the encoded value is the next input
 
 
 class Tap(IntEnum):
@@ -47,6 +48,14 @@ class Act(IntEnum):
     RELU = 1
     TANH = 2
     SIGMOID = 3
+
+
+class Family(IntEnum):
+    """What a REAL samples from."""
+
+    NORMAL = 0
+    LOGISTIC = 1
+    QUANTIZED_LOGISTIC = 2
 
 
 class Arena(IntEnum):

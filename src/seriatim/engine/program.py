@@ -10,7 +10,20 @@ import torch
 from torch import Tensor
 
 from seriatim.causal import State
-from seriatim.engine.operands import ALIGN, PANEL, Act, Arena, Buffer, Instruction, Map, Op, Operand, Tap, padded
+from seriatim.engine.operands import (
+    ALIGN,
+    PANEL,
+    Act,
+    Arena,
+    Buffer,
+    Family,
+    Instruction,
+    Map,
+    Op,
+    Operand,
+    Tap,
+    padded,
+)
 from seriatim.engine.tape import Tape
 
 # A row of code: the opcode (of a tap: its kind), three numbers, and four operands of three integers each.
@@ -21,7 +34,7 @@ COLUMNS = OPERANDS + 4 * OPERAND
 
 CURSOR = 6  # slots, stride, delay, width, column stride, shift
 
-_LAYOUT = (NUMBERS, OPERANDS, OPERAND, CURSOR, ALIGN, PANEL, *(list(kind) for kind in (Op, Tap, Act, Arena)))
+_LAYOUT = (NUMBERS, OPERANDS, OPERAND, CURSOR, ALIGN, PANEL, *(list(kind) for kind in (Op, Tap, Act, Arena, Family)))
 FINGERPRINT = zlib.crc32(repr(_LAYOUT).encode())
 """Changes with the meaning of the code, so that a compiled interpreter from a disk cache cannot misread it."""
 
@@ -95,7 +108,7 @@ def finish(tape: Tape) -> Program:
         scratch_size=_spread(scratch_size),
         input=tape.input,
         kept=tuple(buffer for buffer in buffers if buffer.load is not None or buffer.map is not None),
-        workspace_size=max((i.numbers[0] for i in instructions if i.op is Op.CATEGORICAL), default=0),
+        workspace_size=max((i.numbers[0] for i in instructions if i.op in (Op.CATEGORICAL, Op.REAL)), default=0),
     )
 
 
@@ -182,8 +195,8 @@ Geometry = tuple[int, int, int, int, int, int]
 
 
 def _encode(instruction: Instruction, cursors: dict[Geometry, int]) -> list[list[int]]:
-    operands = [(operand, True) for operand in instruction.writes] + [(operand, False) for operand in instruction.reads]
-    rows = [_row(instruction.op, instruction.numbers, operands, cursors)]
+    used = [(operand, True) for operand in instruction.writes] + [(operand, False) for operand in instruction.reads]
+    rows = [_row(instruction.op, instruction.numbers, used, cursors)]
     for kind, x, weight in instruction.taps:
         rows.append(_row(kind, (x.size + (kind is Tap.SELECT),), [(x, False), (weight, False)], cursors))
     return rows

@@ -259,9 +259,17 @@ class Tape:
         """Turn a one-hot operand into the vector it stands for; any other is returned as it is."""
         return self.linear([(x, torch.eye(x.size))], None) if x.one_hot else x
 
-    def sample(self, op: Op, params: Operand, lane: int = 0) -> None:
-        """Append the sampler: it reads the parameters, and writes the value into the input of the next position."""
-        self.instructions.append(Instruction(op, [self.input.lag(-1)], [params], (params.size, lane)))
+    def sample(self, op: Op, params: Operand, *numbers: int, constants: Operand | None = None) -> None:
+        """Append the sampler: it reads the parameters, and writes the value into the input of the next position.
+
+        Args:
+            op: BERNOULLI, CATEGORICAL or REAL.
+            params: the head's parameters.
+            numbers: of REAL: the components, 0 for a plain distribution, and the family.
+            constants: of REAL: the least scale, and of quantised values half their range and their number.
+        """
+        reads = [params] if constants is None else [params, constants]
+        self.instructions.append(Instruction(op, [self.input.lag(-1)], reads, (*(numbers or (params.size,)),)))
 
     def _append(self, op: Op, size: int, reads: list[Operand], *numbers: int) -> Operand:
         y = Operand(Buffer(size), size)
