@@ -93,7 +93,7 @@ class Ending(Head):
     def marginal_params(self, values: Tensor, variables: Tensor | None = None) -> Tensor:
         ended = self.ended(values)
         stop = torch.logit((ended.sum(0) + 0.5) / (len(values) + 1.0))
-        inner = torch.zeros(values.shape[1], self.head.num_params)
+        inner = torch.zeros(values.shape[1], self.head.num_params, device=values.device)
         for place in range(values.shape[1]):
             if bool((own := ~ended[:, place]).any()):
                 inner[place] = self.head.marginal_params(values[own, place, None], variables)[0]
