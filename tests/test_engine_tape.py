@@ -14,7 +14,7 @@ from torch import nn
 from seriatim import engine, heads
 from seriatim.causal import CausalSequential, Residual
 from seriatim.engine import program as programs
-from seriatim.engine.operands import Act, Arena, CannotLower, Instruction, Op, Operand
+from seriatim.engine.operands import Act, Arena, CannotLower, Instruction, Op, Operand, Tap
 from seriatim.engine.tape import Tape
 from seriatim.layers import LSTM, CausalConv1d
 from seriatim.model import AutoregressiveModel
@@ -204,3 +204,17 @@ def test_code_compiled_for_other_instructions_is_refused():
     floats, whole = np.zeros((1, 1), np.float32), np.zeros((1, 1), np.int64)
     numbers = (whole, whole, whole[0], whole[0], whole[0], 0, 0, 0, 1, 0, floats, floats, np.zeros(1))
     assert kernels.run(*numbers, programs.FINGERPRINT + 1) == (kernels.STALE, 0)
+
+
+@pytest.mark.parametrize("size, fused", [(32, True), (20, False)])
+def test_a_sum_is_made_where_it_is_written(size, fused):
+    tape = Tape(num_features=size)
+    torch.manual_seed(0)
+    first, second, last = nn.Linear(size, size), nn.Linear(size, size), nn.Linear(size, 1)
+    skip = tape.lower(first, tape.input)
+    x = tape.add(skip, tape.lower(second, tape.activation(skip, Act.RELU)))
+    tape.sample(Op.BERNOULLI, tape.lower(last, x))
+    instructions = placed(tape)
+    assert (Op.ADD in [instruction.op for instruction in instructions]) != fused
+    sums = [instruction for instruction in instructions if Tap.ADD in [kind for kind, *_ in instruction.taps]]
+    assert len(sums) == fused

@@ -27,7 +27,7 @@ OK, STALE = -1, -2
 _NUMBERS, _A = program.NUMBERS, program.OPERANDS
 _B, _C, _D = _A + program.OPERAND, _A + 2 * program.OPERAND, _A + 3 * program.OPERAND
 _LINEAR, _ACTIVATE, _GATE, _ADD, _LSTM, _BERNOULLI, _CATEGORICAL, _ROW, _, _REAL = (int(op) for op in Op)
-_SELECT, _NORMAL, _QUANTIZED = int(Tap.SELECT), int(Family.NORMAL), int(Family.QUANTIZED_LOGISTIC)
+_SELECT, _SUM, _NORMAL, _QUANTIZED = int(Tap.SELECT), int(Tap.ADD), int(Family.NORMAL), int(Family.QUANTIZED_LOGISTIC)
 _NONE, _RELU, _TANH = int(Act.NONE), int(Act.RELU), int(Act.TANH)
 
 _FLOAT, _INT = ir.FloatType(), ir.IntType(64)
@@ -257,6 +257,11 @@ def _linear(code, pc, bases, strides, offsets, rows):
         w, count = _address(code, tap, _B, bases, offsets), code[tap, _NUMBERS]
         if code[tap, 0] == _SELECT:
             _select(y, y_stride, x, x_stride, w, count, size, rows)
+        elif code[tap, 0] == _SUM:
+            for row in range(rows):
+                y_row, x_row = y + 4 * row * y_stride, x + 4 * row * x_stride
+                for i in range(count):
+                    _store(y_row, i, _load(y_row, i) + _load(x_row, i))
         else:
             _dense(y, y_stride, x, x_stride, w, count, size, rows)
     if act != _NONE:

@@ -39,6 +39,7 @@ class Tap(IntEnum):
 
     DENSE = 0  # W x
     SELECT = 1  # the column of W that an index names: W times a one-hot vector
+    ADD = 2  # x itself
 
 
 class Act(IntEnum):

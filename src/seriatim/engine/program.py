@@ -129,7 +129,7 @@ def _check(instructions: list[Instruction], source: Buffer) -> None:
 
 
 def _fuse(instructions: list[Instruction]) -> list[Instruction]:
-    """Let a LINEAR apply the activation that alone reads its output next."""
+    """Let a LINEAR apply the activation, or make the sum, that alone reads its output next."""
     readers: dict[Buffer, int] = defaultdict(int)
     for instruction in instructions:
         for operand in instruction.all_reads:
@@ -137,20 +137,36 @@ def _fuse(instructions: list[Instruction]) -> list[Instruction]:
     fused: list[Instruction] = []
     for instruction in instructions:
         before = fused[-1] if fused else None
-        if (
-            before is not None
-            and before.op is Op.LINEAR
-            and instruction.op is Op.ACTIVATE
-            and before.numbers[1] == Act.NONE
-            and instruction.reads == before.writes
-            and before.writes[0].buffer.reach == 0
-            and readers[before.writes[0].buffer] == 1
-        ):
-            size, _, num_taps = before.numbers
-            fused[-1] = replace(before, writes=instruction.writes, numbers=(size, instruction.numbers[1], num_taps))
-        else:
+        joined = None
+        if before is not None and before.op is Op.LINEAR and before.numbers[1] == Act.NONE:
+            y = before.writes[0]
+            if y.buffer.reach == 0 and y.buffer.map is None and readers[y.buffer] == 1:
+                joined = _with_activation(before, instruction) or _with_sum(before, instruction)
+        if joined is None:
             fused.append(instruction)
+        else:
+            fused[-1] = joined
     return fused
+
+
+def _with_activation(linear: Instruction, after: Instruction) -> Instruction | None:
+    if after.op is not Op.ACTIVATE or after.reads != linear.writes:
+        return None
+    size, _, num_taps = linear.numbers
+    return replace(linear, writes=after.writes, numbers=(size, after.numbers[1], num_taps))
+
+
+def _with_sum(linear: Instruction, after: Instruction) -> Instruction | None:
+    """Start from the other summand, and add the bias as a tap; of whole tiles only, for LINEAR writes no others."""
+    y = linear.writes[0]
+    if after.op is not Op.ADD or y not in after.reads or y.size % ALIGN:
+        return None
+    other = next(operand for operand in after.reads if operand != y)
+    size, act, num_taps = linear.numbers
+    bias = (Tap.ADD, linear.reads[0], linear.reads[0])
+    return replace(
+        linear, writes=after.writes, reads=[other], numbers=(size, act, num_taps + 1), taps=[*linear.taps, bias]
+    )
 
 
 def _place_scratch(instructions: list[Instruction]) -> int:
