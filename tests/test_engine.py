@@ -18,7 +18,7 @@ from seriatim.causal import CausalSequential, Residual
 from seriatim.context import Labels, Vector
 from seriatim.engine import cpu
 from seriatim.heads import Bernoulli, Categorical
-from seriatim.layers import GRU, LSTM, CausalConv1d
+from seriatim.layers import GRU, LSTM, RNN, CausalConv1d, SelfAttention
 from seriatim.model import AutoregressiveModel
 from seriatim.noise import uniforms
 from seriatim.order import Order, RandomOrder
@@ -49,6 +49,11 @@ def gated_convolutions() -> AutoregressiveModel:
     return AutoregressiveModel(network, Categorical(70), Order((LENGTH,)), Labels(3))
 
 
+def recurrent() -> AutoregressiveModel:
+    network = CausalSequential(GRU(5, 18, num_layers=2, context_features=3), RNN(18, 9, num_layers=2), nn.Linear(9, 5))
+    return AutoregressiveModel(network, Categorical(5), Order((LENGTH,)), Vector(3))
+
+
 def bits_in_any_order() -> AutoregressiveModel:
     network = CausalSequential(
         *(CausalConv1d(1, 13, 3, dilation=5), nn.Tanh(), CausalConv1d(13, 1, 2), nn.Sigmoid()),
@@ -73,6 +78,7 @@ MODELS: list[Callable[[], AutoregressiveModel]] = [
     lstm,
     stacked_lstm,
     gated_convolutions,
+    recurrent,
     bits_in_any_order,
     mixed_layers,
 ]
@@ -184,7 +190,7 @@ def test_sample_rows_gives_data():
     assert engine.sample_rows(p.rows(rows[:0]), rows[:0], SEED) is None
 
 
-@pytest.mark.parametrize("make", [stacked_lstm, gated_convolutions, mixed_layers])
+@pytest.mark.parametrize("make", [stacked_lstm, recurrent, gated_convolutions, mixed_layers])
 def test_streaming_forking_and_prompts(make):
     p, rows = case(make).rows(torch.arange(3)), torch.arange(3)
     program = engine.lower(p.model)
@@ -214,7 +220,7 @@ def test_check_finds_ring_off_by_one():
             check_exact(p, rows, native(p, rows, bad))
 
 
-@pytest.mark.parametrize("make", [stacked_lstm, gated_convolutions, mixed_layers])
+@pytest.mark.parametrize("make", [stacked_lstm, recurrent, gated_convolutions, mixed_layers])
 def test_check_finds_state_dropped(make):
     p, rows = case(make).rows(torch.arange(3)), torch.arange(3)
     bad = replace(engine.lower(p.model), kept=())
@@ -293,11 +299,11 @@ def test_choice():
     assert engine.choose(model, 1, "reference").program is None
     with pytest.raises(ValueError, match="engine: expected 'auto', 'native' or 'reference', got 'fast'"):
         engine.choose(model, 1, "fast")
-    cannot = AutoregressiveModel(CausalSequential(GRU(3, 4), nn.Linear(4, 3)), Categorical(3), Order((5,)))
-    assert engine.choose(cannot, 1) == engine.Choice(None, "GRU has no lower method")
+    cannot = AutoregressiveModel(CausalSequential(SelfAttention(3, 1)), Categorical(3), Order((5,)))
+    assert engine.choose(cannot, 1) == engine.Choice(None, "SelfAttention has no lower method")
     assert not engine.can_lower(cannot)
     assert engine.sample_rows(cannot().expand((2,)), torch.arange(2), seed=0) is None
-    with pytest.raises(ValueError, match="natively, but GRU has no lower method"):
+    with pytest.raises(ValueError, match="natively, but SelfAttention has no lower method"):
         engine.choose(cannot, 1, "native")
 
 

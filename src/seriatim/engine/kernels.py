@@ -26,7 +26,7 @@ OK, STALE = -1, -2
 
 _NUMBERS, _A = program.NUMBERS, program.OPERANDS
 _B, _C, _D = _A + program.OPERAND, _A + 2 * program.OPERAND, _A + 3 * program.OPERAND
-_LINEAR, _ACTIVATE, _GATE, _ADD, _LSTM, _BERNOULLI, _CATEGORICAL, _ROW, _, _REAL = (int(op) for op in Op)
+_LINEAR, _ACTIVATE, _GATE, _ADD, _LSTM, _BERNOULLI, _CATEGORICAL, _ROW, _, _REAL, _GRU = (int(op) for op in Op)
 _SELECT, _SUM, _NORMAL, _QUANTIZED = int(Tap.SELECT), int(Tap.ADD), int(Family.NORMAL), int(Family.QUANTIZED_LOGISTIC)
 _NONE, _RELU, _TANH = int(Act.NONE), int(Act.RELU), int(Act.TANH)
 
@@ -290,6 +290,15 @@ def _lstm(h, c, before, gates, size):
 
 
 @njit
+def _gru(h, before, gates, size):
+    r, z, a, b = gates, gates + 4 * size, gates + 8 * size, gates + 12 * size
+    for k in range(size):
+        keep = _sigmoid(_load(z, k))
+        new = _tanh(_load(a, k) + _sigmoid(_load(r, k)) * _load(b, k))
+        _store(h, k, new + keep * (_load(before, k) - new))
+
+
+@njit
 def _elementwise(op, code, pc, bases, strides, offsets, rows):
     size, act = code[pc, _NUMBERS], code[pc, _NUMBERS + 1]
     y, y_stride = _address(code, pc, _A, bases, offsets), 4 * strides[code[pc, _A]]
@@ -306,6 +315,8 @@ def _elementwise(op, code, pc, bases, strides, offsets, rows):
             _gate(y, a, b, size, act)
         elif op == _LSTM:
             _lstm(y, a, b, d, size)
+        elif op == _GRU:
+            _gru(y, a, b, size)
         y, a, b, d = y + y_stride, a + a_stride, b + b_stride, d + d_stride
 
 

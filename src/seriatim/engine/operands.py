@@ -32,6 +32,7 @@ class Op(IntEnum):
     ROW = 8  # the instructions up to END, for each pixel of the row that begins; else they are skipped
     END = 9  # of a ROW; it becomes no code
     REAL = 10  # value from a location and a scale, or from a mixture of them; the encoded value is the next input
+    GRU = 11  # h from gates and the h before
 
 
 class Tap(IntEnum):

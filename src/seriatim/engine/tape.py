@@ -248,12 +248,23 @@ class Tape:
         """Append c = f c' + i g, h = o tanh(c), with gates (i, f, g, o) before their activations."""
         self.instructions.append(Instruction(Op.LSTM, [hidden, cell], [cell_before, gates], (hidden.size,)))
 
+    def gru(self, gates: Operand, before: Operand, hidden: Operand) -> None:
+        """Append h = (1 - z) tanh(a + r b) + z h', with gates (r, z) before their activations, a and b side by side."""
+        self.instructions.append(Instruction(Op.GRU, [hidden], [before, gates], (hidden.size,)))
+
     def copy(self, x: Operand) -> Operand:
         """Append y = x."""
         width = 1 if x.one_hot else x.size
         y = Operand(Buffer(width, x.one_hot), x.size)
         self.instructions.append(Instruction(Op.ACTIVATE, [y], [x], (width, Act.NONE)))
         return y
+
+    def into(self, y: Operand, x: Operand) -> None:
+        """Write x, which an instruction has just made, into y instead: an operand of `recurrent` or `fresh`."""
+        last = self.instructions[-1]
+        if last.writes != [x] or x.buffer.arena is not Arena.SCRATCH:
+            raise ValueError(f"x: expected what the last instruction wrote, got {x}")
+        last.writes[0] = y
 
     def dense(self, x: Operand) -> Operand:
         """Turn a one-hot operand into the vector it stands for; any other is returned as it is."""

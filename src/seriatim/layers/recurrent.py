@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seriatim.causal import Causal, State
+from seriatim.engine.operands import Act
 
 if TYPE_CHECKING:
     from seriatim.engine.operands import Load, Operand
@@ -68,6 +69,14 @@ class RNN(_Recurrent):
 
     kernel = nn.RNN
 
+    def lower(self, tape: Tape, x: Operand) -> Operand:
+        for layer in range(self.num_layers):
+            w, u, b, d = (getattr(self.rnn, f"{name}_l{layer}") for name in _NAMES)
+            h = tape.recurrent(self.hidden_features, _before(0, layer))
+            tape.into(h, tape.linear([(x, w), (h.lag(1), u)], b + d, Act.TANH))
+            x = h
+        return x
+
 
 class GRU(_Recurrent):
     """The gated recurrent unit.
@@ -82,6 +91,19 @@ class GRU(_Recurrent):
     """
 
     kernel = nn.GRU
+
+    def lower(self, tape: Tape, x: Operand) -> Operand:
+        size = self.hidden_features
+        for layer in range(self.num_layers):
+            # The candidate's two shares stay apart, for r multiplies the second only.
+            w, u, b, d = (getattr(self.rnn, f"{name}_l{layer}").split(size) for name in _NAMES)
+            none = torch.zeros_like
+            h = tape.recurrent(size, _before(0, layer))
+            inputs, hidden = torch.cat([*w, none(w[2])]), torch.cat([u[0], u[1], none(u[2]), u[2]])
+            bias = torch.cat([b[0] + d[0], b[1] + d[1], b[2], d[2]])
+            tape.gru(tape.linear([(x, inputs), (h.lag(1), hidden)], bias), h.lag(1), h)
+            x = h
+        return x
 
 
 class LSTM(_Recurrent):
