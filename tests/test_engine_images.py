@@ -15,7 +15,7 @@ from seriatim.engine.operands import Op
 from seriatim.engine.program import CURSOR
 from seriatim.heads import Bernoulli, Categorical
 from seriatim.model import AutoregressiveModel
-from seriatim.models import DiagonalBiLSTM, GatedPixelCNN, PixelCNN, RowLSTM
+from seriatim.models import DiagonalBiLSTM, GatedPixelCNN, PixelCNN, PixelSNAIL, RowLSTM
 from seriatim.order import Scan
 from test_engine import LENGTH, SEED, case, check_equal, check_exact, expected, native
 
@@ -51,7 +51,11 @@ def diagonal_bilstm() -> AutoregressiveModel:
     return drawn(DiagonalBiLSTM((64, 16), Categorical(3), hidden_features=10, num_layers=2, encoder=Vector(3)))
 
 
-MODELS: list[Callable[[], AutoregressiveModel]] = [pixelcnn, gated, gated_scan, row_lstm, diagonal_bilstm]
+def pixelsnail() -> AutoregressiveModel:
+    return drawn(PixelSNAIL((64, 16), hidden_features=12, num_blocks=1, layers_per_block=1, encoder=Labels(3)))
+
+
+MODELS: list[Callable[[], AutoregressiveModel]] = [pixelcnn, gated, gated_scan, row_lstm, diagonal_bilstm, pixelsnail]
 
 
 @pytest.mark.parametrize("make", MODELS)

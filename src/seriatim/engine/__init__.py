@@ -89,7 +89,7 @@ def lower(model: AutoregressiveModel) -> Program:
         raise CannotLower(f"the tape is float32 on the CPU, the model {model.dtype} on {model.device}")
     if model.encoder is not None and model.encoder.is_map:
         raise CannotLower("a map as context has no tape form")
-    tape = Tape(head.num_features, one_hot=isinstance(head, heads.Categorical))
+    tape = Tape(head.num_features, one_hot=isinstance(head, heads.Categorical), length=model.order.length)
     with torch.no_grad():
         params = tape.lower(model.network, tape.input)
         if params.size != head.num_params:

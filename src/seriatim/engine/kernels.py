@@ -26,9 +26,9 @@ OK, STALE = -1, -2
 
 _NUMBERS, _A = program.NUMBERS, program.OPERANDS
 _B, _C, _D = _A + program.OPERAND, _A + 2 * program.OPERAND, _A + 3 * program.OPERAND
-_LINEAR, _ACTIVATE, _GATE, _ADD, _LSTM, _BERNOULLI, _CATEGORICAL, _ROW, _, _REAL, _GRU = (int(op) for op in Op)
+_LINEAR, _ACTIVATE, _GATE, _ADD, _LSTM, _BERNOULLI, _CATEGORICAL, _ROW, _, _REAL, _GRU, _NORM, _ATTEND = map(int, Op)
 _SELECT, _SUM, _NORMAL, _QUANTIZED = int(Tap.SELECT), int(Tap.ADD), int(Family.NORMAL), int(Family.QUANTIZED_LOGISTIC)
-_NONE, _RELU, _TANH = int(Act.NONE), int(Act.RELU), int(Act.TANH)
+_NONE, _RELU, _TANH, _, _ELU = map(int, Act)
 
 _FLOAT, _INT = ir.FloatType(), ir.IntType(64)
 _LANES = 8  # floats of the vectors that the tile asks for; LLVM splits or joins them to what the machine has
@@ -200,6 +200,10 @@ def _activate(y, x, size, act):
     elif act == _TANH:
         for i in range(size):
             _store(y, i, _tanh(_load(x, i)))
+    elif act == _ELU:
+        for i in range(size):
+            value = _load(x, i)
+            _store(y, i, value if value > _ZERO else _exp32(value) - _ONE)
     else:
         for i in range(size):
             _store(y, i, _sigmoid(_load(x, i)))
@@ -299,6 +303,63 @@ def _gru(h, before, gates, size):
 
 
 @njit
+def _norm(y, x, constants, size):
+    mean, variance = 0.0, 0.0
+    for i in range(size):
+        mean += float(_load(x, i))
+    mean /= size
+    for i in range(size):
+        variance += (float(_load(x, i)) - mean) ** 2
+    center = np.float32(mean)
+    scale = np.float32(1.0 / math.sqrt(variance / size + float(_load(constants, 2 * size))))
+    for i in range(size):
+        _store(y, i, (_load(x, i) - center) * scale * _load(constants, i) + _load(constants, size + i))
+
+
+@njit
+def _attend(y, qkv, keys, values, size, heads, length, t, scores):
+    """Keep the key and the value of position t, and attend from its query to all positions up to t."""
+    width = size // heads
+    for i in range(size):
+        _store(keys, i * length + t, _load(qkv, size + i))
+        _store(values, t * size + i, _load(qkv, 2 * size + i))
+        _store(y, i, _ZERO)
+    scale = 1.0 / math.sqrt(width)
+    for head in range(0, size, width):
+        for s in range(t + 1):
+            scores[s] = 0.0
+        for i in range(head, head + width):
+            q, row = float(_load(qkv, i)) * scale, keys + 4 * i * length
+            for s in range(t + 1):
+                scores[s] += q * float(_load(row, s))
+        highest, known = scores[0], True
+        for s in range(t + 1):
+            known &= scores[s] == scores[s]
+            highest = scores[s] if scores[s] > highest else highest
+        total = 0.0
+        for s in range(t + 1):
+            scores[s] = _exp64(scores[s] - highest)
+            total += scores[s]
+        total = total if known else math.nan
+        for s in range(t + 1):
+            share, row = np.float32(scores[s] / total), values + 4 * s * size
+            for i in range(head, head + width):
+                _store(y, i, _load(y, i) + share * _load(row, i))
+
+
+@njit
+def _attention(code, pc, t, bases, strides, offsets, rows, workspace):
+    size, heads, length = code[pc, _NUMBERS], code[pc, _NUMBERS + 1], code[pc, _NUMBERS + 2]
+    y, y_stride = _address(code, pc, _A, bases, offsets), 4 * strides[code[pc, _A]]
+    a, a_stride = _address(code, pc, _B, bases, offsets), 4 * strides[code[pc, _B]]
+    b, b_stride = _address(code, pc, _C, bases, offsets), 4 * strides[code[pc, _C]]
+    d, d_stride = _address(code, pc, _D, bases, offsets), 4 * strides[code[pc, _D]]
+    for _ in range(rows):
+        _attend(y, a, b, d, size, heads, length, t, workspace)
+        y, a, b, d = y + y_stride, a + a_stride, b + b_stride, d + d_stride
+
+
+@njit
 def _elementwise(op, code, pc, bases, strides, offsets, rows):
     size, act = code[pc, _NUMBERS], code[pc, _NUMBERS + 1]
     y, y_stride = _address(code, pc, _A, bases, offsets), 4 * strides[code[pc, _A]]
@@ -317,6 +378,8 @@ def _elementwise(op, code, pc, bases, strides, offsets, rows):
             _lstm(y, a, b, d, size)
         elif op == _GRU:
             _gru(y, a, b, size)
+        elif op == _NORM:
+            _norm(y, a, b, size)
         y, a, b, d = y + y_stride, a + a_stride, b + b_stride, d + d_stride
 
 
@@ -583,6 +646,8 @@ def run(code, cursors, bases, strides, rows, key0, key1, start, stop, first, val
                 bad = _sample(*memory, values, log_probs, t - first)
                 if bad >= 0:
                     return t, bad
+            elif op == _ATTEND:
+                _attention(code, pc, t, bases, strides, offsets, len(rows), workspace)
             else:
                 _elementwise(op, code, pc, bases, strides, offsets, len(rows))
             pc += 1

@@ -33,6 +33,8 @@ class Op(IntEnum):
     END = 9  # of a ROW; it becomes no code
     REAL = 10  # value from a location and a scale, or from a mixture of them; the encoded value is the next input
     GRU = 11  # h from gates and the h before
+    NORM = 12  # y = w (x - mean) / deviation + b, over the numbers of x
+    ATTEND = 13  # y from a query and all keys and values so far; the new ones are kept
 
 
 class Tap(IntEnum):
@@ -50,6 +52,7 @@ class Act(IntEnum):
     RELU = 1
     TANH = 2
     SIGMOID = 3
+    ELU = 4
 
 
 class Family(IntEnum):

@@ -108,8 +108,14 @@ def finish(tape: Tape) -> Program:
         scratch_size=_spread(scratch_size),
         input=tape.input,
         kept=tuple(buffer for buffer in buffers if buffer.load is not None or buffer.map is not None),
-        workspace_size=max((i.numbers[0] for i in instructions if i.op in (Op.CATEGORICAL, Op.REAL)), default=0),
+        workspace_size=max(map(_workspace, instructions), default=0),
     )
+
+
+def _workspace(instruction: Instruction) -> int:
+    if instruction.op is Op.ATTEND:
+        return instruction.numbers[2]
+    return instruction.numbers[0] if instruction.op in (Op.CATEGORICAL, Op.REAL) else 0
 
 
 def _check(instructions: list[Instruction], source: Buffer) -> None:

@@ -51,6 +51,7 @@ class Tape:
     Args:
         num_features: F of the network's input.
         one_hot: whether the input is a one-hot vector.
+        length: T, the number of positions, for layers that keep something of each.
 
     Example:
         >>> tape = Tape(num_features=3)
@@ -59,7 +60,8 @@ class Tape:
         (['LINEAR', 'ACTIVATE'], 2)
     """
 
-    def __init__(self, num_features: int, one_hot: bool = False) -> None:
+    def __init__(self, num_features: int, one_hot: bool = False, length: int = 1) -> None:
+        self.length = length
         self.instructions: list[Instruction] = []
         self.weights: list[Tensor] = []
         self.weights_size = 0
@@ -189,6 +191,12 @@ class Tape:
         self.weights_size += padded(flat.numel())
         return operand
 
+    def table(self, values: Tensor) -> Operand:
+        """Return row t of values (T, F) at position t."""
+        width = values.shape[1]
+        whole = self.weight(nn.functional.pad(values, (0, padded(width) - width)))
+        return Operand(Buffer(width, arena=Arena.WEIGHTS, offset=whole.buffer.offset, reach=len(values) - 1), width)
+
     def linear(
         self,
         taps: Sequence[tuple[Operand, Tensor]],
@@ -251,6 +259,33 @@ class Tape:
     def gru(self, gates: Operand, before: Operand, hidden: Operand) -> None:
         """Append h = (1 - z) tanh(a + r b) + z h', with gates (r, z) before their activations, a and b side by side."""
         self.instructions.append(Instruction(Op.GRU, [hidden], [before, gates], (hidden.size,)))
+
+    def norm(self, x: Operand, weight: Tensor, bias: Tensor, eps: float) -> Operand:
+        """Append y = weight (x - mean) / sqrt(variance + eps) + bias."""
+        constants = self.weight(torch.cat([weight, bias, torch.tensor([eps])]))
+        return self._append(Op.NORM, x.size, [self.dense(x), constants])
+
+    def attend(self, qkv: Operand, num_heads: int, load: Callable[[Any], tuple[Tensor, Tensor]]) -> Operand:
+        """Append y = concat_h softmax(q . K_1..t / sqrt(d)) V_1..t, keeping the new key and value.
+
+        Args:
+            qkv: query, key and value side by side.
+            num_heads: of equal size.
+            load: reads keys and values (B, S, F), S at most T, from the state of the layer being lowered.
+        """
+        size = qkv.size // 3
+
+        def kept(part: int) -> Load:
+            def read(state: Any) -> Tensor:
+                cache = load(state)[part]
+                cache = nn.functional.pad(cache, (0, 0, 0, self.length - cache.shape[1]))
+                # Keys lie feature by feature, so that the scores of all positions are sums of rows.
+                return (cache.transpose(1, 2) if part == 0 else cache).flatten(1)[:, None]
+
+            return read
+
+        keys, values = (self.constant(self.length * size, kept(part)) for part in range(2))
+        return self._append(Op.ATTEND, size, [qkv, keys, values], num_heads, self.length)
 
     def copy(self, x: Operand) -> Operand:
         """Append y = x."""
@@ -315,6 +350,18 @@ def _glu(tape: Tape, module: Any, x: Operand) -> Operand:
     return tape.gate(x.part(0, half), x.part(half, half))
 
 
+def _layer_norm(tape: Tape, module: Any, x: Operand) -> Operand:
+    if len(module.normalized_shape) != 1 or module.weight is None or module.bias is None:
+        raise CannotLower("LayerNorm over more than the features, or without weights")
+    return tape.norm(x, module.weight, module.bias, module.eps)
+
+
+def _elu(tape: Tape, module: Any, x: Operand) -> Operand:
+    if module.alpha != 1:
+        raise CannotLower(f"ELU with alpha {module.alpha}")
+    return tape.activation(x, Act.ELU)
+
+
 def _sequential(tape: Tape, module: Any, x: Operand) -> Operand:
     for layer in module:
         x = tape.lower(layer, x)
@@ -326,7 +373,9 @@ _TORCH_MODULES: dict[type, Callable[[Tape, Any, Operand], Operand]] = {
     nn.ReLU: lambda tape, module, x: tape.activation(x, Act.RELU),
     nn.Tanh: lambda tape, module, x: tape.activation(x, Act.TANH),
     nn.Sigmoid: lambda tape, module, x: tape.activation(x, Act.SIGMOID),
+    nn.ELU: _elu,
     nn.GLU: _glu,
+    nn.LayerNorm: _layer_norm,
     nn.Identity: lambda tape, module, x: x,
     nn.Dropout: lambda tape, module, x: x,  # sampling is done in eval mode
     nn.Sequential: _sequential,

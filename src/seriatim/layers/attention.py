@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seriatim.causal import Causal, State, write
+
+if TYPE_CHECKING:
+    from seriatim.engine.operands import Operand
+    from seriatim.engine.tape import Tape
 
 
 class SelfAttention(Causal):
@@ -51,6 +55,10 @@ class SelfAttention(Causal):
         stop = start + n
         y = _attend(q, keys[:, :stop], values[:, :stop], self.num_heads, causal_from=start)
         return self.out(y), {"position": state["position"] + n, "keys": keys, "values": values}
+
+    def lower(self, tape: Tape, x: Operand) -> Operand:
+        qkv = tape.linear([(x, self.qkv.weight)], self.qkv.bias)
+        return tape.lower(self.out, tape.attend(qkv, self.num_heads, lambda state: (state["keys"], state["values"])))
 
 
 class CrossAttention(Causal):

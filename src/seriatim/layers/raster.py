@@ -270,6 +270,10 @@ class RasterPositions(Causal):
         pixel = position // channels
         return x + rows[pixel // width] + columns[pixel % width] + channel[position % channels], state + x.shape[1]
 
+    def lower(self, tape: Tape, x: Operand) -> Operand:
+        zeros = torch.zeros(1, math.prod(self.raster), self.tables[0].shape[1])
+        return tape.add(x, tape.table(self.advance(zeros, self.initial_state(1))[0][0]))
+
     def dependencies(self, length: int) -> Tensor:
         return torch.eye(length, dtype=torch.bool)
 
