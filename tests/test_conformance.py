@@ -18,7 +18,7 @@ from seriatim.causal import CausalSequential, Recompute, Residual
 from seriatim.context import Encoder
 from seriatim.heads import Head
 from seriatim.model import AutoregressiveModel
-from seriatim.models import FVSBN, MODELS
+from seriatim.models import FVSBN, MODELS, BayesNet
 from seriatim.order import Order
 from seriatim.testing import CHECKS, check, parametrize_with_checks
 from zoo import ZOO, model_of
@@ -137,8 +137,11 @@ def test_a_report_reads_as_text():
 
 
 def test_a_model_that_rollout_samples_is_noted_not_blamed():
-    (result,) = check(FVSBN((3,)), only=["native_engine"]).results
-    assert (result.status, result.detail) == ("skipped", "sampled by rollout: TriangularLinear has no lower method")
+    (result,) = check(BayesNet((2,), 2, [(), (0,)]), only=["native_engine"]).results
+    assert (result.status, result.detail) == (
+        "skipped",
+        "sampled by rollout: the Symbols head has no sampler on the tape",
+    )
 
 
 def test_a_report_names_what_failed():

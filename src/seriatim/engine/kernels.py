@@ -26,7 +26,23 @@ OK, STALE = -1, -2
 
 _NUMBERS, _A = program.NUMBERS, program.OPERANDS
 _B, _C, _D = _A + program.OPERAND, _A + 2 * program.OPERAND, _A + 3 * program.OPERAND
-_LINEAR, _ACTIVATE, _GATE, _ADD, _LSTM, _BERNOULLI, _CATEGORICAL, _ROW, _, _REAL, _GRU, _NORM, _ATTEND = map(int, Op)
+(
+    _LINEAR,
+    _ACTIVATE,
+    _GATE,
+    _ADD,
+    _LSTM,
+    _BERNOULLI,
+    _CATEGORICAL,
+    _ROW,
+    _,
+    _REAL,
+    _GRU,
+    _NORM,
+    _ATTEND,
+    _RAGGED,
+    _DOT,
+) = map(int, Op)
 _SELECT, _SUM, _NORMAL, _QUANTIZED = int(Tap.SELECT), int(Tap.ADD), int(Family.NORMAL), int(Family.QUANTIZED_LOGISTIC)
 _NONE, _RELU, _TANH, _, _ELU = map(int, Act)
 
@@ -119,6 +135,58 @@ def _tile(rows: int, columns: int):
 _tile_1x64 = _tile(1, PANEL)
 _tile_1x16 = _tile(1, ALIGN)
 _tile_4x16 = _tile(4, ALIGN)
+
+
+@intrinsic
+def _dot(typing, x, w, count):
+    """Return sum_i x[i] w[i], in four vectors of sums and a rest."""
+    vector = ir.VectorType(_FLOAT, _LANES)
+    step, parts = 4 * _LANES, 4
+
+    def code(context, builder, signature, args):
+        x, w = (builder.inttoptr(address, _FLOAT.as_pointer()) for address in args[:2])
+        count, before = args[2], builder.block
+        names = ("head", "body", "rest", "tail", "after")
+        head, body, rest, tail, after = (builder.append_basic_block(name) for name in names)
+        builder.branch(head)
+        builder.position_at_end(head)
+        i = builder.phi(_INT)
+        i.add_incoming(_INT(0), before)
+        sums = [builder.phi(vector) for _ in range(parts)]
+        for total in sums:
+            total.add_incoming(ir.Constant(vector, [0.0] * _LANES), before)
+        end = builder.add(i, _INT(step))
+        builder.cbranch(builder.icmp_signed("<=", end, count), body, rest)
+        builder.position_at_end(body)
+        for part, total in enumerate(sums):
+            place = builder.add(i, _INT(part * _LANES))
+            a, b = (
+                builder.load(builder.bitcast(builder.gep(p, [place]), vector.as_pointer()), align=4) for p in (x, w)
+            )
+            total.add_incoming(builder.fadd(total, builder.fmul(a, b, flags=_FMA), flags=_FMA), body)
+        i.add_incoming(end, body)
+        builder.branch(head)
+        builder.position_at_end(rest)
+        whole = builder.fadd(builder.fadd(sums[0], sums[1]), builder.fadd(sums[2], sums[3]))
+        lanes = [builder.extract_element(whole, ir.IntType(32)(lane)) for lane in range(_LANES)]
+        while len(lanes) > 1:
+            lanes = [builder.fadd(a, b) for a, b in zip(lanes[::2], lanes[1::2], strict=True)]
+        builder.branch(tail)
+        builder.position_at_end(tail)
+        j, scalar = builder.phi(_INT), builder.phi(_FLOAT)
+        j.add_incoming(i, rest)
+        scalar.add_incoming(lanes[0], rest)
+        more = builder.append_basic_block("more")
+        builder.cbranch(builder.icmp_signed("<", j, count), more, after)
+        builder.position_at_end(more)
+        a, b = (builder.load(builder.gep(p, [j])) for p in (x, w))
+        scalar.add_incoming(builder.fadd(scalar, builder.fmul(a, b, flags=_FMA), flags=_FMA), more)
+        j.add_incoming(builder.add(j, _INT(1)), more)
+        builder.branch(tail)
+        builder.position_at_end(after)
+        return scalar
+
+    return types.float32(types.int64, types.int64, types.int64), code
 
 
 # ---- the noise ----
@@ -345,6 +413,39 @@ def _attend(y, qkv, keys, values, size, heads, length, t, scores):
             share, row = np.float32(scores[s] / total), values + 4 * s * size
             for i in range(head, head + width):
                 _store(y, i, _load(y, i) + share * _load(row, i))
+
+
+@njit
+def _ragged(y, x, kept, table, size, positions, features, t):
+    """Keep the inputs of position t, and write the outputs that it owns; zeros where others own more."""
+    ends = table + 4 * (positions + 1)
+    first, last = int(_load(table, t)), int(_load(table, t + 1))
+    begin, end = int(_load(ends, t)), int(_load(ends, t + 1))
+    weights = ends + 4 * (positions + 1)
+    for i in range(last - first):
+        _store(kept, first + i, _load(x, i))
+    for k in range(size):
+        if begin + k < end:
+            row = weights + 4 * (begin + k) * features
+            _store(y, k, _load(kept, features + begin + k) + _dot(kept, row, last))
+        else:
+            _store(y, k, _ZERO)
+
+
+@njit
+def _owned(op, code, pc, t, bases, strides, offsets, rows):
+    size, a_number, b_number = code[pc, _NUMBERS], code[pc, _NUMBERS + 1], code[pc, _NUMBERS + 2]
+    y, y_stride = _address(code, pc, _A, bases, offsets), 4 * strides[code[pc, _A]]
+    a, a_stride = _address(code, pc, _B, bases, offsets), 4 * strides[code[pc, _B]]
+    b, b_stride = _address(code, pc, _C, bases, offsets), 4 * strides[code[pc, _C]]
+    d = _address(code, pc, _D, bases, offsets)
+    for _ in range(rows):
+        if op == _RAGGED:
+            _ragged(y, a, b, d, size, a_number, b_number, t)
+        else:
+            for k in range(size):
+                _store(y, k, _load(b, k) + _dot(a, d + 4 * k * a_number, a_number))
+        y, a, b = y + y_stride, a + a_stride, b + b_stride
 
 
 @njit
@@ -646,6 +747,8 @@ def run(code, cursors, bases, strides, rows, key0, key1, start, stop, first, val
                 bad = _sample(*memory, values, log_probs, t - first)
                 if bad >= 0:
                     return t, bad
+            elif op in (_RAGGED, _DOT):
+                _owned(op, code, pc, t, bases, strides, offsets, len(rows))
             elif op == _ATTEND:
                 _attention(code, pc, t, bases, strides, offsets, len(rows), workspace)
             else:

@@ -35,6 +35,8 @@ class Op(IntEnum):
     GRU = 11  # h from gates and the h before
     NORM = 12  # y = w (x - mean) / deviation + b, over the numbers of x
     ATTEND = 13  # y from a query and all keys and values so far; the new ones are kept
+    RAGGED = 14  # the outputs that a position owns, from all inputs so far; the new ones are kept
+    DOT = 15  # y = bias + W x, a dot product for each of a few outputs
 
 
 class Tap(IntEnum):

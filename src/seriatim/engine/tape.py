@@ -23,12 +23,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from seriatim.engine.operands import (
+    ALIGN,
     PANEL,
     Act,
     Arena,
@@ -259,6 +261,38 @@ class Tape:
     def gru(self, gates: Operand, before: Operand, hidden: Operand) -> None:
         """Append h = (1 - z) tanh(a + r b) + z h', with gates (r, z) before their activations, a and b side by side."""
         self.instructions.append(Instruction(Op.GRU, [hidden], [before, gates], (hidden.size,)))
+
+    def by_position(self, x: Operand, weight: Tensor, bias: Tensor) -> Operand:
+        """Append y = b_t + W_t x with weights (T, P, F) and biases (T, P) of each position."""
+        x, size, features = self.dense(x), weight.shape[1], weight.shape[2]
+        if size >= ALIGN:
+            return self._linear_at(Operand(Buffer(size), size), x, weight, self.table(bias))
+        return self._append(Op.DOT, size, [x, self.table(bias), self.table(weight.flatten(1))], features)
+
+    def add_to(self, total: Operand, x: Operand, weight: Tensor) -> None:
+        """Append s_t = s_t-1 + W_t x for an operand s of `recurrent`, with weights (T, P, F) of each position."""
+        self._linear_at(total, self.dense(x), weight, total.lag(1))
+
+    def _linear_at(self, y: Operand, x: Operand, weight: Tensor, start: Operand) -> Operand:
+        rows = self.table(torch.stack([_panels(own, zero_row=False) for own in weight]))
+        numbers = (padded(y.size), Act.NONE, 1)
+        self.instructions.append(Instruction(Op.LINEAR, [y], [start], numbers, [(Tap.DENSE, x, rows)]))
+        return y
+
+    def ragged(self, x: Operand, weight: Tensor, ends: tuple[Sequence[int], Sequence[int]], load: Load) -> Operand:
+        """Append y = the outputs owned by the position: start + W times all inputs so far, the new x among them.
+
+        Args:
+            x: as many numbers as a position owns inputs, at most.
+            weight: (P, F) of all positions; a row is read up to the inputs seen.
+            ends: (T + 1,) where the inputs of each position end, and its outputs.
+            load: reads the inputs so far and what the outputs start from, (B, 1, F + P), from the layer's state.
+        """
+        kept = self.constant(sum(weight.shape), load)
+        table = torch.cat([torch.tensor([*ends[0], *ends[1]], dtype=torch.float32), weight.flatten()])
+        most = max(b - a for a, b in pairwise(ends[1]))
+        numbers = (len(ends[0]) - 1, weight.shape[1])
+        return self._append(Op.RAGGED, max(most, 1), [self.dense(x), kept, self.weight(table)], *numbers)
 
     def norm(self, x: Operand, weight: Tensor, bias: Tensor, eps: float) -> Operand:
         """Append y = weight (x - mean) / sqrt(variance + eps) + bias."""

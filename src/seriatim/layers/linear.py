@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seriatim.causal import State, write
+
+if TYPE_CHECKING:
+    from seriatim.engine.operands import Operand
+    from seriatim.engine.tape import Tape
 
 
 def degree_counts(num_units: int, num_positions: int, first: int = 0) -> list[int]:
@@ -114,6 +119,14 @@ class MaskedLinear(nn.Module):
                 share = share[:, rows]
             y = y + share
         return y, {**state, "position": state["position"] + num_positions, "inputs": inputs}
+
+    def lower(self, tape: Tape, x: Operand) -> Operand:
+        def load(state: State) -> Tensor:
+            start = self.bias.expand(len(state["position"]), -1)
+            start = start if state["context"] is None else start + state["context"]
+            return torch.cat([state["inputs"], start], dim=1)[:, None]
+
+        return tape.ragged(x, self.weight * self.mask, (self.in_ends, self.out_ends), load)
 
 
 def _take(tensor: Tensor, axis: int, variables: Tensor, num_variables: int) -> Tensor:

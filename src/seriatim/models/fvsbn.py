@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -13,6 +13,10 @@ from seriatim.heads import Bernoulli, Head
 from seriatim.layers.linear import MaskedLinear
 from seriatim.model import AutoregressiveModel
 from seriatim.order import Order
+
+if TYPE_CHECKING:
+    from seriatim.engine.operands import Operand
+    from seriatim.engine.tape import Tape
 
 
 class TriangularLinear(Causal):
@@ -46,6 +50,9 @@ class TriangularLinear(Causal):
     def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         y, state = self.linear(x.flatten(1), state, x.shape[1])
         return y.unflatten(1, (x.shape[1], -1)), state
+
+    def lower(self, tape: Tape, x: Operand) -> Operand:
+        return tape.lower(self.linear, x)
 
 
 class FVSBN(AutoregressiveModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,15 @@ from torch import Tensor, nn
 from seriatim.autoregressive import Autoregressive, OrderEnsemble, Scanned
 from seriatim.causal import Causal, State, concatenate, select
 from seriatim.context import Encoder
+from seriatim.engine.operands import Act
 from seriatim.heads import Bernoulli, Head
 from seriatim.layers.linear import MaskedLinear, degree_counts
 from seriatim.model import AutoregressiveModel
 from seriatim.order import Order, RandomOrder
+
+if TYPE_CHECKING:
+    from seriatim.engine.operands import Operand
+    from seriatim.engine.tape import Tape
 
 
 class MaskedAutoencoder(Causal):
@@ -106,6 +111,19 @@ class MaskedAutoencoder(Causal):
         skipped, after_direct = self.direct(flat, state["direct"], n, in_variables=read, out_variables=predicted)
         state = {"input": after_input, "hidden": after_hidden, "output": after_output, "direct": after_direct}
         return (y + skipped).unflatten(1, (n, -1)), state
+
+    def lower(self, tape: Tape, x: Operand) -> Operand:
+        with tape.at("input"):
+            h = skip = tape.lower(self.input, x)
+        for index, layer in enumerate(self.hidden):
+            with tape.at("hidden"), tape.at(index):
+                h = tape.lower(layer, tape.activation(h, Act.RELU))
+            if self.residual and index % 2:
+                h = skip = tape.add(skip, h)
+        with tape.at("output"):
+            y = tape.lower(self.output, tape.activation(h, Act.RELU))
+        with tape.at("direct"):
+            return tape.add(y, tape.lower(self.direct, x))
 
 
 class MADE(AutoregressiveModel):

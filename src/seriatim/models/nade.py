@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from seriatim.causal import Causal, State
 from seriatim.context import Encoder
+from seriatim.engine.operands import Act
 from seriatim.heads import Bernoulli, Head
 from seriatim.model import AutoregressiveModel
 from seriatim.order import Order
+
+if TYPE_CHECKING:
+    from seriatim.engine.operands import Operand
+    from seriatim.engine.tape import Tape
 
 _BLOCK = 16  # positions whose sums are one matrix product: n^2 work, but in fast kernels and in cache
 
@@ -71,6 +76,12 @@ class NADENetwork(Causal):
             outputs.append(self.activation(sums) @ self.output_weight[own])
         y = torch.cat(outputs).transpose(0, 1) + self.output_bias[start : start + n]
         return y, {"position": state["position"] + n, "sum": total}
+
+    def lower(self, tape: Tape, x: Operand) -> Operand:
+        total = tape.recurrent(self.bias.shape[0], lambda state: state["sum"][:, None])
+        tape.add_to(total, x, self.weight.transpose(1, 2))
+        act = Act.RELU if self.activation is torch.relu else Act.SIGMOID
+        return tape.by_position(tape.activation(total, act), self.output_weight.transpose(1, 2), self.output_bias)
 
     def _running_sums(self, x: Tensor, own: slice) -> Tensor:
         """Return sum_(s<=t) W_s x_s for the positions of a block, (n, B, H), as one matrix product."""

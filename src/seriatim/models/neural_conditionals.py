@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from seriatim.causal import Causal, State
 from seriatim.context import Encoder
+from seriatim.engine.operands import Act
 from seriatim.heads import Bernoulli, Head
 from seriatim.layers.linear import MaskedLinear
 from seriatim.model import AutoregressiveModel
 from seriatim.order import Order
+
+if TYPE_CHECKING:
+    from seriatim.engine.operands import Operand
+    from seriatim.engine.tape import Tape
 
 
 class PositionwiseMLPs(Causal):
@@ -64,6 +69,12 @@ class PositionwiseMLPs(Causal):
         for weight, bias in zip(self.weights, self.biases, strict=True):
             h = torch.einsum("bnh,nho->bno", torch.relu(h), weight[start : start + n]) + bias[start : start + n]
         return h, state
+
+    def lower(self, tape: Tape, x: Operand) -> Operand:
+        h = tape.lower(self.input, x)
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            h = tape.by_position(tape.activation(h, Act.RELU), weight.transpose(1, 2), bias)
+        return h
 
 
 class NeuralConditionals(AutoregressiveModel):

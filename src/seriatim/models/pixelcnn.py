@@ -42,6 +42,7 @@ class PixelCNN(AutoregressiveModel):
     Reference: Pixel Recurrent Neural Networks (van den Oord, Kalchbrenner, Kavukcuoglu, 2016).
 
     Example:
+        >>> import torch
         >>> PixelCNN((4, 5), hidden_features=4, num_layers=2)().log_prob(torch.ones(2, 4, 5)).shape
         torch.Size([2])
     """
