@@ -19,8 +19,8 @@ RESULTS = "images-mnist"
 ABOUT = (
     "Larochelle's fixed binarisation, 50,000 / 10,000 / 10,000 rows; test -log p in nats of the weights of the best "
     "validation epoch, the whole test split scored once. Rows of several scans average joint probabilities. On the CPU "
-    "one thread of a busy machine, so training times are upper bounds (the estimate before training of GatedPixelCNN was "
-    "87 minutes); the rows for a GPU (`--device cuda`) are ready to run."
+    "one thread of a busy machine, so training times are upper bounds (the estimate before GatedPixelCNN was trained "
+    "was 87 minutes); the rows for a GPU (`--device cuda`) are ready to run."
 )
 SHAPE = (28, 28)
 
