@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from seriatim import autoregressive, distributions, heads
+from seriatim import autoregressive, distributions, engine, heads
 from seriatim.autoregressive import Autoregressive, OrderEnsemble
 from seriatim.context import Labels
 from seriatim.distributions import Mixture
@@ -336,6 +336,7 @@ def sigmoid_twice(model, monkeypatch):
 
     forward = Bernoulli.forward
     monkeypatch.setattr(Bernoulli, "forward", doubled)
+    monkeypatch.delitem(engine._SAMPLERS, Bernoulli)  # the native engine has a sampler of its own
 
 
 @mutant("rnn_labels", "point_mass")
@@ -345,6 +346,7 @@ def softmax_twice(model, monkeypatch):
 
     forward = Categorical.forward
     monkeypatch.setattr(Categorical, "forward", doubled)
+    monkeypatch.delitem(engine._SAMPLERS, Categorical)  # the native engine has a sampler of its own
 
 
 @mutant("lstm_vector", "normalisation")
