@@ -67,6 +67,15 @@ def test_parameters_that_are_no_numbers_stop(name, bad, place):
         engine.sample_rows(model().expand((1,)), torch.tensor([3]), seed=0)
 
 
+def test_an_impossible_component_is_never_drawn():
+    model = model_of(HEADS["normals"], 50)
+    bias = model.network.layers[-1].taps.bias.data
+    bias[1], bias[4] = -float("inf"), 1e6
+    found, wanted = (model.sample((20,), seed=0, engine=path) for path in ("native", "reference"))
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert found.abs().max() < 1e5
+
+
 def test_a_wide_scale_is_held_as_by_the_head():
     model = model_of(HEADS["normal"], 20)
     model.network.layers[-1].taps.bias.data[1] = 200.0

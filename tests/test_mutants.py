@@ -46,6 +46,14 @@ def failing(made: Any, only: tuple[str, ...] | None = None) -> set[str]:
     return {result.name for result in check(model, context=context, only=only).results if result.status == "failed"}
 
 
+def assert_caught(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The named checks pass on the sound model and fail on the spoiled one."""
+    assert failing(mutant.make(), mutant.caught_by) == set(), "the sound model passes"
+    made = mutant.make()
+    mutant.spoil(model_of(made), monkeypatch)
+    assert failing(made, mutant.caught_by) == set(mutant.caught_by)
+
+
 MUTANTS: dict[str, Mutant] = {}
 
 
@@ -528,11 +536,7 @@ def taps_lowered_in_the_wrong_order(model, monkeypatch):
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_planted_bug_is_caught_by_the_named_checks(name, monkeypatch):
-    make, spoil, caught_by = MUTANTS[name]
-    assert failing(make(), caught_by) == set(), "the sound model passes"
-    made = make()
-    spoil(model_of(made), monkeypatch)
-    assert failing(made, caught_by) == set(caught_by)
+    assert_caught(MUTANTS[name], monkeypatch)
 
 
 def test_every_check_catches_a_planted_bug():

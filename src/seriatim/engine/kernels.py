@@ -612,11 +612,13 @@ def _component(params, m, count, family, constants):
 def _real(params, mixed, family, constants, u0, u1, workspace, scored):
     """Sample a location-scale distribution (mixed = 0), or a mixture of as many; whole numbers if it is quantised."""
     count, chosen, total, places = max(mixed, 1), 0, 0.0, params + 4 * mixed
-    for i in range(mixed + 2 * count):
-        if not math.isfinite(_load(params, i)):
+    for i in range(2 * count):
+        if not math.isfinite(_load(places, i)):
             return math.nan, 0.0
-    if mixed:
+    if mixed:  # single components may be impossible, with a logit of -inf
         chosen, total = _chosen(params, mixed, u0, workspace)
+        if chosen < 0:
+            return math.nan, 0.0
     loc, scale = _component(places, chosen, count, family, constants)
     u, levels = u1 if mixed else u0, float(_load(constants, 2))
     z = normal_quantile(u) if family == _NORMAL else math.log(u / (1.0 - u))

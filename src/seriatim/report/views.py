@@ -122,12 +122,12 @@ class View:
     def table(self, rows: Sequence[tuple[str, np.ndarray]], caption: str, hidden: np.ndarray | None = None) -> Table:
         """Return labelled rows as a table of their first places; of each that is `hidden` (N, D) a question mark."""
         names = self.names()[:MAX_COLUMNS]
-        numeric = range(1, len(names) + 1)
+        numeric = list(range(1, len(names) + 1))
         if self.schema is not None:
             decoded = self.schema.decode(np.stack([row for _, row in rows]))
             cells = [[_cell(decoded[name][i]) for name in names] for i in range(len(rows))]
             kinds = [column.kind for column in self.schema.columns[:MAX_COLUMNS]]
-            numeric = [j for j in numeric if kinds[j - 1] != "categorical"]  # type: ignore[assignment]
+            numeric = [j for j in numeric if kinds[j - 1] != "categorical"]
         else:
             cells = [[_cell(value) for value in row.reshape(-1)[:MAX_COLUMNS].tolist()] for _, row in rows]
         left_out = self.num_places - len(names)

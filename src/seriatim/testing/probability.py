@@ -206,8 +206,9 @@ def assert_explained(case: Case, x: Tensor, seed: int) -> None:
     conditionals, values = case.joint.conditionals(x), case.positions(x).double()
     nearby = [conditionals.from_uniforms((u + step).clamp(1e-12, 1 - 1e-12)).double() for step in (-TIE, 0.0, TIE)]
     exact = torch.stack(nearby)
-    # Real numbers carry the rounding of their parameters, relative to their size.
-    rounding = 1e-6 if case.model.dtype is torch.float64 else 1e-5 * (1 + exact[1].abs())
+    # Real numbers in float32 carry the rounding of their parameters, relative to their size.
+    exactly = case.model.dtype is torch.float64 or case.model.head.discrete
+    rounding = 1e-6 if exactly else 1e-5 * (1 + exact[1].abs())
     low, high = exact.amin(0) - rounding, exact.amax(0) + rounding
     outside = ~((values >= low) & (values <= high)) & ~(values.isnan() & exact[1].isnan())
     if outside.any():
