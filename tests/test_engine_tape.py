@@ -218,3 +218,22 @@ def test_a_sum_is_made_where_it_is_written(size, fused):
     assert (Op.ADD in [instruction.op for instruction in instructions]) != fused
     sums = [instruction for instruction in instructions if Tap.ADD in [kind for kind, *_ in instruction.taps]]
     assert len(sums) == fused
+
+
+def test_what_a_loop_reads_is_kept_to_its_end():
+    tape = Tape(num_features=8)
+    before = tape.lower(nn.Linear(8, 8), tape.input)
+    with tape.rows(4):
+        first = tape.activation(before, Act.TANH)
+        for _ in range(3):
+            first = tape.lower(nn.Linear(8, 8), first)
+    tape.sample(Op.BERNOULLI, tape.lower(nn.Linear(8, 1), tape.input))
+    inside = [i for i in placed(tape) if i.op is Op.LINEAR and i.writes[0].buffer is not before.buffer]
+    assert all(i.writes[0].buffer.offset != before.buffer.offset for i in inside[:3])
+
+
+def test_activation_is_not_fused_where_its_input_is_kept():
+    tape = Tape(num_features=8)
+    x = tape.history(tape.lower(nn.Linear(8, 8), tape.input), 1, lambda state: state)
+    tape.sample(Op.BERNOULLI, tape.activation(x, Act.RELU).part(0, 1))
+    assert Op.ACTIVATE in [instruction.op for instruction in placed(tape)]
