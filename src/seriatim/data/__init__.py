@@ -17,18 +17,22 @@ from seriatim.data.named import NAMED, NamedSet, load_named
 from seriatim.data.numpy_files import load_archive, load_array, load_parts
 from seriatim.data.scaling import scale_images
 from seriatim.data.schema import UNSEEN, Column, Schema
+from seriatim.data.sequences import Codec, Ragged, Sequences
 from seriatim.data.splits import split_indices
 from seriatim.data.tables import Table, from_frame, is_frame, read_table, write_csv
 
 __all__ = [
     "NAMED",
     "UNSEEN",
+    "Codec",
     "Column",
     "Dataset",
     "ImageFolder",
     "Kind",
     "NamedSet",
+    "Ragged",
     "Schema",
+    "Sequences",
     "Table",
     "array_dataset",
     "as_dataset",
