@@ -18,14 +18,12 @@ from torch.distributions import constraints
 from seriatim import engine as native_engine
 from seriatim.causal import State, select, tree_map
 from seriatim.distributions import broadcast
-from seriatim.noise import random_seed, uniforms
+from seriatim.noise import by_position, random_seed, uniforms
 from seriatim.order import Order
 
 if TYPE_CHECKING:
     from seriatim.engine import Engine
     from seriatim.model import AutoregressiveModel
-
-_NOISE_BLOCK = 64  # positions whose noise is made at once
 
 
 class Scanned(NamedTuple):
@@ -234,17 +232,7 @@ class Autoregressive(td.Distribution):
             native = native_engine.sample_rows(flat, rows, seed, engine=engine)
         if native is not None:
             return native
-        lanes = self.model.head.num_uniforms
-        block: dict[int, Tensor] = {}
-
-        def noise(position: int) -> Tensor:
-            first = position - position % _NOISE_BLOCK
-            if first not in block:
-                block.clear()
-                stop = min(first + _NOISE_BLOCK, self.order.length)
-                block[first] = uniforms(seed, rows, torch.arange(first, stop), lanes)
-            return block[first][:, position - first, None]
-
+        noise = by_position(seed, rows, self.model.head.num_uniforms)
         return flat._collect(lambda position, conditional: conditional.from_uniforms(noise(position)))
 
     @torch.no_grad()
@@ -292,21 +280,21 @@ def rollout(distribution: Autoregressive, choose: Choose, *, prefix: Tensor | No
     if len(distribution.batch_shape) != 1:
         raise ValueError(f"distribution: expected batch shape (B,), got {tuple(distribution.batch_shape)}")
     model, order = distribution.model, distribution.order
-    variables = order.permutation
     x = model.start(distribution.batch_shape[0])
     position = 0
     if prefix is not None and prefix.shape[1]:
         position = prefix.shape[1]
         if position >= order.length:
             return
-        x = torch.cat([x, model.cast(model.head.encode(prefix, variables[:position]))], dim=1)
+        x = torch.cat([x, model.cast(model.head.encode(prefix, order.places(0, position)))], dim=1)
     state = distribution.initial_state()
     while True:
         y, state = model.network(x, state)
         if bool(y[:, -1].isnan().any()):
             row = int(y[:, -1].isnan().any(-1).nonzero()[0])
             raise ValueError(f"parameters: expected numbers, got NaN at position {position} of row {row}")
-        conditional = model.head(y[:, -1:], variables[position : position + 1])
+        variables = order.places(position, position + 1)
+        conditional = model.head(y[:, -1:], variables)
         value = choose(position, conditional)
         if isinstance(value, tuple):
             value, rows = value
@@ -314,7 +302,7 @@ def rollout(distribution: Autoregressive, choose: Choose, *, prefix: Tensor | No
         yield Step(position, conditional, value)
         if position + 1 == order.length:
             return
-        x = model.cast(model.head.encode(value, variables[position : position + 1]))
+        x = model.cast(model.head.encode(value, variables))
         position += 1
 
 

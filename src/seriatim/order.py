@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -57,12 +58,27 @@ class Order(Configurable):
         if not self.shape or min(self.shape) < 1:
             raise ValueError(f"shape: expected one or more positive sizes, got {tuple(shape)}")
         self.length = math.prod(self.shape)
-        natural = torch.arange(self.length)
-        self.permutation = natural if permutation is None else torch.as_tensor(permutation, dtype=torch.int64)
-        if self.permutation.shape != (self.length,) or not torch.equal(self.permutation.sort().values, natural):
-            raise ValueError(f"permutation: expected each of 0..{self.length - 1} once, got {_short(self.permutation)}")
-        self.inverse = torch.argsort(self.permutation)
-        self.is_natural = torch.equal(self.permutation, natural)
+        self.is_natural, self._given = True, None
+        if permutation is not None:
+            natural, self._given = torch.arange(self.length), torch.as_tensor(permutation, dtype=torch.int64)
+            if self._given.shape != (self.length,) or not torch.equal(self._given.sort().values, natural):
+                raise ValueError(f"permutation: expected each of 0..{self.length - 1} once, got {_short(self._given)}")
+            self.is_natural = torch.equal(self._given, natural)
+
+    # Made when first asked for: the order of an hour of sound, which nobody permutes, takes no memory.
+    @cached_property
+    def permutation(self) -> Tensor:
+        """The flat place at each position, (T,)."""
+        return torch.arange(self.length) if self._given is None else self._given
+
+    @cached_property
+    def inverse(self) -> Tensor:
+        """The position of each flat place, (T,)."""
+        return torch.argsort(self.permutation)
+
+    def places(self, start: int, stop: int) -> Tensor:
+        """Return the flat places at positions start .. stop - 1, counted from 0."""
+        return torch.arange(start, stop) if self.is_natural else self.permutation[start:stop]
 
     @property
     def raster(self) -> Raster:
