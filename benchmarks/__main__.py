@@ -10,6 +10,7 @@ from benchmarks.common import load_rows
 from benchmarks.density import binary_sets, chow_liu, mnist, rnade, sampling_tax
 from benchmarks.images import caltech, cifar, classify, small, speed
 from benchmarks.images import mnist as image_mnist
+from benchmarks.sequences import speed as generation
 
 HEADER = """# Benchmarks
 
@@ -31,6 +32,7 @@ TABLES = {
     "images small --data DATA": small,
     "images cifar --data DATA": cifar,
     "images speed --peer PEER": speed,
+    "sequences speed --peer-wavenet PEER --peer-fast PEER": generation,
 }
 
 
