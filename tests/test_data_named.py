@@ -190,14 +190,16 @@ def test_unknown_names_and_misplaced_options(tmp_path: Path) -> None:
         load("zzzz")
     with pytest.raises(ValueError, match=r"none\.csv: no such file"):
         load(tmp_path / "none.csv")
-    (tmp_path / "a.txt").write_text("")
-    with pytest.raises(ValueError, match=r"a\.txt: expected a file ending in \.npy"):
-        load(tmp_path / "a.txt")
+    (tmp_path / "a.doc").write_text("")
+    with pytest.raises(ValueError, match=r"a\.doc: expected a file ending in \.npy"):
+        load(tmp_path / "a.doc")
     with pytest.raises(ValueError, match="overrides: expected for a table only, got it for a named set, digits"):
         load("digits", overrides={})
     with pytest.raises(ValueError, match="key: expected for arrays only"):
         load(tmp_path / "t.csv", key="x")
-    with pytest.raises(ValueError, match="fractions: expected for arrays or a table or a folder of images only"):
+    with pytest.raises(
+        ValueError, match=r"fractions: expected for arrays or a table or .* only, got it for a named set"
+    ):
         load("digits", fractions=(0.8, 0.1, 0.1))
     with pytest.raises(TypeError, match="expected a string or a path, got list"):
         load([1, 2])  # type: ignore[arg-type]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from seriatim.cli.options import JsonOption
 from seriatim.cli.output import show, show_json
+
+if TYPE_CHECKING:
+    from seriatim.data import Dataset, Sequences
 
 
 def run(
@@ -34,20 +37,31 @@ def run(
     if not json:
         show(data.describe())
         return
-    show_json(
-        {
-            "name": data.name,
-            "kind": data.kind,
-            "levels": data.levels,
+    show_json(_facts(data))
+
+
+def _facts(data: Dataset | Sequences) -> dict[str, Any]:
+    from seriatim.data import Dataset
+
+    facts: dict[str, Any] = {"name": data.name, "kind": data.kind, "levels": data.levels}
+    if isinstance(data, Dataset):
+        facts |= {
             "event_shape": list(data.event_shape),
             "rows": {name: len(x) for name, x in data.splits.items()},
             "classes": data.class_names,
             "columns": None if data.schema is None else data.schema.model_dump(mode="json")["columns"],
-            "notes": data.notes,
-            "provenance": data.provenance,
-            "sha256": data.digest,
         }
-    )
+    else:
+        facts |= {
+            "value_shape": list(data.value_shape),
+            "sequences": {name: len(own) for name, own in data.splits.items()},
+            f"{data.unit}s": {name: len(own.values) for name, own in data.splits.items()},
+            "ends": data.ends,
+            "rate": data.rate,
+            "attributes": data.attributes,
+            "sources": data.sources is not None,
+        }
+    return {**facts, "notes": data.notes, "provenance": data.provenance, "sha256": data.digest}
 
 
 def _list(json: bool) -> None:

@@ -14,12 +14,12 @@ import numpy as np
 from seriatim.cli.building import build
 from seriatim.cli.drawing import NUM_SAMPLES
 from seriatim.cli.errors import UserError
-from seriatim.cli.loading import Run, open_run
+from seriatim.cli.loading import Run, load_rows, open_run
 from seriatim.cli.output import csv_text, say, write_file
 from seriatim.cli.reporting import footer, quick_checks, read_history, spread
 from seriatim.cli.sample import write_rows
-from seriatim.cli.settings import RunConfig, resolve
-from seriatim.data import Dataset, load
+from seriatim.cli.settings import DataConfig, RunConfig, resolve
+from seriatim.data import Dataset
 from seriatim.model import AutoregressiveModel
 from seriatim.models import MADE, BayesNet
 from seriatim.report.page import Content, Facts, Section, Table, write_report
@@ -97,7 +97,7 @@ def one_thread() -> Iterator[None]:
 def demonstrate(out: Path, *, epochs: int | None = None, check: bool = True, seed: int = 0) -> dict[str, Any]:
     """Do the whole job in a folder, and return its numbers."""
     started = time.monotonic()
-    data = load("digits")
+    data = load_rows(DataConfig.model_validate({"source": "digits"}))
     view = View(data.event_shape, data.levels)
     say("demo: 1 of 5, a Chow-Liu Bayes net (in closed form)")
     tree, tree_seconds = _train(out / "chow-liu", {"name": "bayesnet"}, {}, data, seed)

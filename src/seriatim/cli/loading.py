@@ -21,7 +21,7 @@ from seriatim.cli.errors import UserError, unknown_name
 from seriatim.cli.settings import DataConfig, RunConfig, resolve
 from seriatim.columns import Columns
 from seriatim.context import Labels, Vector
-from seriatim.data import Dataset, Schema
+from seriatim.data import Dataset, Schema, Sequences
 from seriatim.model import AutoregressiveModel
 from seriatim.models import OrderAgnosticMADE
 from seriatim.models.bayesnet import Symbols
@@ -115,7 +115,19 @@ def load_again(settings: DataConfig, run: Path) -> Dataset:
                 f"{path}: expected the data of {run}, got no such file or folder: put it back, or write where it is "
                 f"now to {run / 'config.yaml'} (data.{name})"
             )
-    return data_module.load(settings.source, **settings.load_options)
+    return load_rows(settings)
+
+
+def load_rows(settings: DataConfig) -> Dataset:
+    """Load a data set of rows.
+
+    Raises:
+        UserError: sequences.
+    """
+    data = data_module.load(settings.source, **settings.load_options)
+    if isinstance(data, Sequences):
+        raise UserError(f"{settings.source}: expected rows of one shape, got sequences of {data.unit}s")
+    return data
 
 
 def open_run(path: Path, device: str = "auto") -> Run:
@@ -191,7 +203,7 @@ def read_rows(run: Run, source: str, split: str | None = None, hidden: np.ndarra
     if own and (split is not None or source in data_module.NAMED):
         return own_rows(run, split or "test")
     if source in data_module.NAMED:
-        return _of_dataset(run, data_module.load(source), split or "test")
+        return _of_dataset(run, load_rows(DataConfig.model_validate({"source": source})), split or "test")
     if not path.exists():
         known = [*data_module.NAMED]
         hint = unknown_name(source, known) if "." not in path.name and "/" not in source else "no such file or folder"

@@ -44,6 +44,8 @@ class DataConfig(BaseModel):
     exclude: list[str] | None = None
     label: str | None = None
     max_categories: int | None = None
+    tokens: str | None = None
+    lines: bool | None = None
 
     @property
     def paths(self) -> dict[str, str]:

@@ -97,8 +97,8 @@ def _size(text: str) -> int | list[int]:
 
 def _start(given: dict[str, Any], file: Path | None, sets: list[str], out: Path | None) -> dict[str, Any] | None:
     from seriatim.cli.building import build, preset
+    from seriatim.cli.loading import load_rows
     from seriatim.cli.settings import merge, parse_set, read_yaml, resolve
-    from seriatim.data import load
     from seriatim.runs import RunFolder
 
     values = merge(read_yaml(file), given) if file is not None else given
@@ -107,7 +107,7 @@ def _start(given: dict[str, Any], file: Path | None, sets: list[str], out: Path 
     if not values.get("data"):
         raise UserError("DATA: expected a named set, a file or a folder of images, got none")
     config = resolve(values)
-    data = load(config.data.source, **config.data.load_options)
+    data = load_rows(config.data)
     for note in data.notes:
         say(f"note: {note}")
     config = config.model_copy(

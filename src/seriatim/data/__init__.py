@@ -1,6 +1,7 @@
-"""Data sets: from names, files, folders, arrays and data frames to three arrays of one kind."""
+"""Data sets: from names, files, folders, arrays and data frames to rows or sequences in three splits."""
 
 from seriatim.data.arrays import array_dataset, check_array, recognise_array
+from seriatim.data.codecs import MuLaw, Pcm, Roll, Standardised, codec_of
 from seriatim.data.dataset import Dataset, Kind
 from seriatim.data.grey import binarise, how_drawn, quantise
 from seriatim.data.images import (
@@ -20,25 +21,36 @@ from seriatim.data.schema import UNSEEN, Column, Schema
 from seriatim.data.sequences import Codec, Ragged, Sequences
 from seriatim.data.splits import split_indices
 from seriatim.data.tables import Table, from_frame, is_frame, read_table, write_csv
+from seriatim.data.text import text_codec, text_sequences
+from seriatim.data.text_codecs import BytePairs, Bytes, Characters, TextCodec
 
 __all__ = [
     "NAMED",
     "UNSEEN",
+    "BytePairs",
+    "Bytes",
+    "Characters",
     "Codec",
     "Column",
     "Dataset",
     "ImageFolder",
     "Kind",
+    "MuLaw",
     "NamedSet",
+    "Pcm",
     "Ragged",
+    "Roll",
     "Schema",
     "Sequences",
+    "Standardised",
     "Table",
+    "TextCodec",
     "array_dataset",
     "as_dataset",
     "binarise",
     "check_array",
     "coarsen",
+    "codec_of",
     "from_frame",
     "how_drawn",
     "image_folder_dataset",
@@ -58,5 +70,7 @@ __all__ = [
     "split_folders",
     "split_indices",
     "table_dataset",
+    "text_codec",
+    "text_sequences",
     "write_csv",
 ]

@@ -1,9 +1,9 @@
-"""The one door to data: a name, a file, a folder, an array or a data frame in, a `Dataset` out."""
+"""The one door to data: a name, a file, a folder, an array or a data frame in, a `Dataset` or `Sequences` out."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ from seriatim.data.named import NAMED, load_named
 from seriatim.data.numpy_files import load_parts
 from seriatim.data.scaling import scale_images
 from seriatim.data.schema import Schema
+from seriatim.data.sequences import Sequences
 from seriatim.data.splits import FRACTIONS, cut_rows, split_provenance
 from seriatim.data.tables import Table, from_frame, is_frame, labels_of, read_table
+from seriatim.data.text import SUFFIXES as _TEXT_SUFFIXES
+from seriatim.data.text import text_sequences
 
 _ARRAY_SUFFIXES = (".npy", ".npz")
 _TABLE_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
@@ -31,6 +34,7 @@ _OPTIONS = {
     "arrays": ("fractions", "valid", "test", "key", "kind", "size", "grey", "levels", "binarise"),
     "a table": ("fractions", *_TABLE_OPTIONS),
     "a folder of images": ("fractions", "size", "grey", "levels", "binarise"),
+    "a text": ("fractions", "valid", "test", "tokens", "lines"),
 }
 
 
@@ -54,16 +58,20 @@ def load(
     exclude: Collection[str] | None = None,
     label: str | None = None,
     max_categories: int | None = None,
-) -> Dataset:
+    tokens: str | None = None,
+    lines: bool | None = None,
+) -> Dataset | Sequences:
     """Load a data set by its name or from a file or folder.
 
     Args:
-        name_or_path: a name in `NAMED`; a .npy, .npz, .csv, .tsv (or .gz) or .parquet file; a folder of images.
+        name_or_path: a name in `NAMED`; a .npy, .npz, .csv, .tsv (or .gz), .parquet, .txt or .md (or .gz) file; a
+            folder of images.
         data_dir: named sets: the folder of their files (else the environment variable SERIATIM_DATA).
         split_seed: cuts the splits that are not given, and draws sampled binarisations.
-        fractions: shares of train, valid and test where they are cut; (0.8, 0.1, 0.1) if not given.
-        valid: arrays and tables: the file of the validation rows.
-        test: arrays and tables: the file of the test rows.
+        fractions: shares of train, valid and test where they are cut; if not given (0.8, 0.1, 0.1), of a stream
+            (0.9, 0.05, 0.05).
+        valid: arrays, tables and texts: the file of the validation rows.
+        test: arrays, tables and texts: the file of the test rows.
         key: .npz: the array that holds all rows.
         kind: arrays: "binary", "categorical", "integer" or "continuous"; recognised if not given.
         levels: arrays: number of values of an entry; images: number of grey levels to quantise to.
@@ -76,9 +84,11 @@ def load(
         exclude: tables: columns to leave out.
         label: tables: the column that holds the class of each row; it is no part of x.
         max_categories: tables: categories beyond these many fold into unseen ones; 256 if not given.
+        tokens: texts: "bytes" (if not given), "characters" or "bpe:N" (`text_sequences`).
+        lines: texts: whether each line is a sequence that ends.
 
     Returns:
-        The data set.
+        The data set: rows of one shape, or sequences.
 
     Raises:
         ValueError: an unknown name (with close ones), an option that does not fit, a damaged file.
@@ -91,7 +101,7 @@ def load(
     return _dispatch(given.pop("name_or_path"), given)
 
 
-def _dispatch(name_or_path: str | Path, options: dict[str, Any]) -> Dataset:
+def _dispatch(name_or_path: str | Path, options: dict[str, Any]) -> Dataset | Sequences:
     """Refuse options that the kind of data does not have, and call its reader with the others."""
     what = _what(name_or_path)
     for option in options.keys() - {"split_seed"} - set(_OPTIONS[what]):
@@ -99,15 +109,11 @@ def _dispatch(name_or_path: str | Path, options: dict[str, Any]) -> Dataset:
         raise ValueError(f"{option}: expected for {takers} only, got it for {what}, {name_or_path}")
     if what == "a named set":
         return load_named(str(name_or_path), **options)
-    if what == "a folder of images":
-        return image_folder_dataset(name_or_path, **options)
-    if what == "arrays":
-        return _load_arrays(Path(name_or_path), **options)
-    return _load_table(Path(name_or_path), **options)
+    return _READERS[what](Path(name_or_path), **options)
 
 
 def _what(name_or_path: str | Path) -> str:
-    """Which of the four kinds of data it is."""
+    """Which of the kinds of data it is."""
     if not isinstance(name_or_path, str | Path):
         raise TypeError(f"name_or_path: expected a string or a path, got {type(name_or_path).__name__}")
     if str(name_or_path) in NAMED:
@@ -119,7 +125,9 @@ def _what(name_or_path: str | Path) -> str:
         return "arrays"
     if path.name.lower().endswith(_TABLE_SUFFIXES):
         return "a table"
-    endings = ", ".join([*_ARRAY_SUFFIXES, *_TABLE_SUFFIXES])
+    if path.name.lower().endswith(_TEXT_SUFFIXES):
+        return "a text"
+    endings = ", ".join([*_ARRAY_SUFFIXES, *_TABLE_SUFFIXES, *_TEXT_SUFFIXES])
     if path.exists():
         raise ValueError(f"{path}: expected a file ending in {endings}, or a folder of images")
     close = difflib.get_close_matches(str(name_or_path), NAMED)
@@ -280,6 +288,14 @@ def table_dataset(
         notes=notes,
         provenance={**cut, "overrides": dict(overrides or {}), "label": label, **(provenance or {})},
     )
+
+
+_READERS: dict[str, Callable[..., Dataset | Sequences]] = {
+    "arrays": _load_arrays,
+    "a table": _load_table,
+    "a folder of images": image_folder_dataset,
+    "a text": text_sequences,
+}
 
 
 def as_dataset(data: Any, *, name: str | None = None, **options: Any) -> Dataset:

@@ -8,6 +8,7 @@ import numpy as np
 
 SPLITS = ("train", "valid", "test")
 FRACTIONS = (0.8, 0.1, 0.1)
+STREAM_FRACTIONS = (0.9, 0.05, 0.05)
 
 
 def random_words(num_words: int, *, seed: int, stream: int = 0) -> np.ndarray:
@@ -93,6 +94,40 @@ def split_rows(
         >>> {name: len(rows) for name, rows in split_rows(90, given=["test"]).items()}
         {'train': 80, 'valid': 10}
     """
+    wanted, shares = _wanted(n, given, fractions)
+    parts = np.split(permutation(n, seed), np.cumsum(_sizes(n, shares))[:-1])
+    return dict(zip(wanted, parts, strict=True))
+
+
+def cut_stream(n: int, *, given: Sequence[str] = (), fractions: Sequence[float] = STREAM_FRACTIONS) -> dict[str, slice]:
+    """Cut a stream of n positions into train, valid and test, one after the other, none of them empty.
+
+    Args:
+        n: number of positions.
+        given: names of the splits that have positions of their own; the shares of the others are scaled to 1.
+        fractions: the shares of train, valid and test; a cut is rounded down to a whole position.
+
+    Returns:
+        The stretch of each split that is not in `given`.
+
+    Raises:
+        ValueError: too few positions, or bad shares.
+
+    Example:
+        >>> cut_stream(100)
+        {'train': slice(0, 90, None), 'valid': slice(90, 95, None), 'test': slice(95, 100, None)}
+    """
+    wanted, shares = _wanted(n, given, fractions, what="positions")
+    ends = [int(n * share + 1e-9) for share in np.cumsum(shares)[:-1]] + [n]
+    for i in range(len(ends) - 1):
+        ends[i] = min(max(ends[i], 1 + (ends[i - 1] if i else 0)), n - (len(ends) - 1 - i))
+    return {name: slice(start, end) for name, start, end in zip(wanted, [0, *ends], ends, strict=False)}
+
+
+def _wanted(
+    n: int, given: Sequence[str], fractions: Sequence[float], what: str = "rows"
+) -> tuple[list[str], np.ndarray]:
+    """The splits to be cut from n rows, and their shares."""
     shares = np.asarray(fractions, dtype=np.float64)
     if shares.shape != (3,) or not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
         raise ValueError(
@@ -100,11 +135,9 @@ def split_rows(
         )
     wanted = [name for name in SPLITS if name not in given]
     if n < len(wanted):
-        raise ValueError(f"rows: expected at least {len(wanted)} to make {', '.join(wanted)}, got {n}")
+        raise ValueError(f"{what}: expected at least {len(wanted)} to make {', '.join(wanted)}, got {n}")
     kept = shares[[SPLITS.index(name) for name in wanted]]
-    sizes = _sizes(n, kept / kept.sum())
-    parts = np.split(permutation(n, seed), np.cumsum(sizes)[:-1])
-    return dict(zip(wanted, parts, strict=True))
+    return wanted, kept / kept.sum()
 
 
 def cut_rows(
