@@ -17,12 +17,12 @@ ROOT = Path(seriatim.__file__).parent
 
 # Each level imports from the levels before it, and from its own modules where it is one package.
 LEVELS: list[set[str]] = [
-    {"noise", "config", "causal", "order", "distributions", "structure"},
+    {"noise", "config", "causal", "order", "distributions", "structure", "controls"},
     {"heads", "context"},
     {"engine"},
     {"autoregressive"},
     {"model"},
-    {"layers", "ending"},
+    {"layers", "ending", "reading"},
     {"nested", "channels", "columns", "models"},
     {"tasks"},
     {"data", "runs", "training", "report"},

@@ -101,7 +101,7 @@ def test_training_is_the_loop_written_out():
     average, history, step = {name: p.detach().clone() for name, p in named.items()}, [], 0
     for epoch in range(2):
         total = 0.0
-        for x, _, _ in Batches(ROWS, None, 10, position=lambda epoch=epoch: 4 * epoch, seed=1):
+        for x, *_ in Batches(ROWS, None, 10, position=lambda epoch=epoch: 4 * epoch, seed=1):
             for group in optimizer.param_groups:
                 warm, rest = (step + 1) / 3, 0.5 * (1 + math.cos(math.pi * (step - 3) / 5))
                 group["lr"] = 0.05 * (warm if step < 3 else rest)

@@ -48,6 +48,23 @@ def tree_map(function: Callable[[Tensor], Tensor], tree: State) -> State:
     raise TypeError(f"state: expected tensors in dicts, lists and tuples, got {type(tree).__name__}")
 
 
+def leaves(tree: State) -> list[Tensor]:
+    """List the tensors of a state, in the order of `tree_map`.
+
+    Example:
+        >>> leaves({"h": torch.zeros(2), "c": (None, [torch.ones(1)])})
+        [tensor([0., 0.]), tensor([1.])]
+    """
+    found: list[Tensor] = []
+
+    def visit(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    tree_map(visit, tree)
+    return found
+
+
 def clone(state: State) -> State:
     """Copy a state, so that two continuations do not write into one buffer.
 

@@ -92,11 +92,12 @@ class Recorder(Callback):
     Args:
         num_dimensions: D, what bits per dimension divides by.
         run: where to; None: nowhere.
+        unit: what nats are given for.
     """
 
-    def __init__(self, num_dimensions: int, run: RunFolder | None) -> None:
+    def __init__(self, num_dimensions: int, run: RunFolder | None, unit: str = "row") -> None:
         self.nats_per_bit = num_dimensions * math.log(2)
-        self.run = run
+        self.run, self.unit = run, unit
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0
         self._since = time.monotonic()
@@ -281,7 +282,7 @@ class Keeper(Callback):
 
 
 class Display(Callback):
-    """Shows nats and bits/dim on stderr: a bar in a terminal, else a line per epoch (one a second at most).
+    """Shows nats and bits on stderr: a bar in a terminal, else a line per epoch (one a second at most).
 
     Args:
         recorder: whose numbers to show.
@@ -334,7 +335,10 @@ class Display(Callback):
 
     def _text(self, epoch: int, train: float, pl_module: TrainingModule) -> str:
         def both(nats: float) -> str:
-            return f"{nats:.3f} nats {nats / self.recorder.nats_per_bit:.4f} bits/dim"
+            bits = nats / self.recorder.nats_per_bit
+            if self.recorder.unit == "row":
+                return f"{nats:.3f} nats {bits:.4f} bits/dim"
+            return f"{nats:.4f} nats {bits:.4f} bits per {self.recorder.unit}"
 
         text = f"epoch {epoch}/{pl_module.config.epochs}  train {both(train)}"
         return text if pl_module.valid_nats is None else f"{text}  valid {both(pl_module.valid_nats)}"

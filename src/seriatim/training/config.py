@@ -23,6 +23,24 @@ class TrainConfig(BaseModel):
 
     epochs: int = Field(default=100, ge=1, description="passes over the training rows")
     batch_size: int = Field(default=100, ge=1, description="rows per step at most, over all processes together")
+    batch_values: int | None = Field(
+        default=None,
+        ge=1,
+        description="sequences: values per step at most, those of like length together, in place of batch_size",
+    )
+    chunk_length: int | None = Field(
+        default=None,
+        ge=1,
+        description="sequences: values of each that a step reads; None: whole sequences",
+    )
+    carry_state: bool = Field(
+        default=True,
+        description="sequences read in parts: the state goes from step to step (truncated back-propagation); "
+        "false: every part is a sequence of its own, cut at random",
+    )
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="of categories, in what training minimises; no reported number has it"
+    )
     optimizer: Literal["adamw", "adam", "sgd"] = Field(default="adamw", description="sgd has momentum 0.9")
     learning_rate: float = Field(default=1e-3, gt=0, description="the highest, after warm-up")
     schedule: Literal["cosine", "constant", "inverse_sqrt"] = Field(
@@ -111,5 +129,6 @@ def refuse_changes(saved: dict[str, Any], config: TrainConfig, where: object) ->
         ValueError: names the setting, its value in the run and the new one.
     """
     for name, value in config.model_dump(mode="json").items():
-        if name not in RESUMABLE and saved.get(name) != value:
-            raise ValueError(f"{name}: expected {saved.get(name)!r} as in {where}, got {value!r}")
+        was = saved.get(name, TrainConfig.model_fields[name].default)  # a run of an earlier version knows fewer
+        if name not in RESUMABLE and was != value:
+            raise ValueError(f"{name}: expected {was!r} as in {where}, got {value!r}")

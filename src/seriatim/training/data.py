@@ -16,10 +16,15 @@ from torch import Tensor
 from seriatim.data.dataset import Dataset
 
 if TYPE_CHECKING:
+    from seriatim.heads import Head
     from seriatim.model import AutoregressiveModel
+    from seriatim.training.config import TrainConfig
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
 """Maps a batch of training rows to what the model sees, with randomness from the generator only."""
+
+Position = Callable[[], int]
+"""Returns how many steps have been taken since epoch 0."""
 
 _HASH_ROWS = 1 << 12
 _MARGINAL_ENTRIES = 1 << 26
@@ -61,6 +66,9 @@ class TrainingData:
         (torch.uint8, 2)
     """
 
+    unit = "row"
+    codec = source_codec = None
+
     def __init__(
         self,
         train: Any,
@@ -80,10 +88,8 @@ class TrainingData:
     @classmethod
     def of(cls, data: Any, model: AutoregressiveModel) -> TrainingData:
         """Make one of a `seriatim.data.Dataset` (its classes are the context of a conditional model), an array or a
-        pair (train, valid); a `TrainingData` is returned as it is.
+        pair (train, valid).
         """
-        if isinstance(data, TrainingData):
-            return data
         if isinstance(data, Dataset):
             labels = data.labels if model.encoder is not None else None
             return cls(
@@ -107,7 +113,66 @@ class TrainingData:
                 sha.update(np.ascontiguousarray(rows.numpy()).data)
         return sha.hexdigest()
 
-    def marginal_rows(self, transform: Transform | None, seed: int) -> Tensor:
+    def num_dimensions(self, model: AutoregressiveModel) -> int:
+        """D, what the nats of a row are divided by for bits per dimension."""
+        return math.prod(model.event_shape)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How much there is, for the card."""
+        return {"training rows": len(self.train), "validation rows": 0 if self.valid is None else len(self.valid)}
+
+    def num_batches(self, config: TrainConfig) -> int:
+        """How many steps an epoch has."""
+        return num_batches(len(self.train), config.batch_size, config.world_size)
+
+    def batches(
+        self, config: TrainConfig, *, position: Position = lambda: 0, rank: int = 0, transform: Transform | None = None
+    ) -> Batches:
+        """Return the steps of the epoch that `position()` is in, from there on."""
+        return Batches(
+            self.train,
+            self.train_context,
+            config.batch_size,
+            position=position,
+            seed=config.seed,
+            redraw=self.redraw,
+            transform=transform,
+            rank=rank,
+            world_size=config.world_size,
+        )
+
+    def valid_batches(self, config: TrainConfig, *, rank: int = 0) -> Batches:
+        """Return the validation rows."""
+        assert self.valid is not None
+        return Batches(self.valid, self.valid_context, config.batch_size, rank=rank, world_size=config.world_size)
+
+    def check(self, model: AutoregressiveModel, transform: Transform | None) -> None:
+        """Refuse rows and contexts that do not fit the model, once, so that no step has to.
+
+        Raises:
+            ValueError: names the split, what was expected, what was found and where.
+        """
+        shape = tuple(model.event_shape)
+        splits = (("train", self.train, self.train_context), ("valid", self.valid, self.valid_context))
+        for name, rows, context in splits:
+            if rows is None:
+                continue
+            blocks: tuple[Tensor, ...] = rows.split(_HASH_ROWS)
+            if transform is not None and name == "train":  # what comes out is known by trying
+                blocks = (transform(blocks[0], torch.Generator().manual_seed(0)),)
+            for start, block in enumerate(blocks):
+                if tuple(block.shape[1:]) != shape:
+                    wanted = ", ".join(map(str, shape))
+                    raise ValueError(f"{name}: expected shape (N, {wanted}), got {tuple(rows.shape)}")
+                check_support(model.head, name, as_values(model, block), start * _HASH_ROWS)
+            if (context is None) != (model.encoder is None):
+                wants = "none, for the model has no encoder" if model.encoder is None else f"one for {model.encoder!r}"
+                raise ValueError(f"{name}_context: expected {wants}, got {'none' if context is None else 'one'}")
+            if model.encoder is not None and context is not None:
+                model.encoder.check(context)
+
+    def marginal_rows(self, model: AutoregressiveModel, transform: Transform | None, seed: int) -> Tensor:
         """Return training rows, all of them or evenly spaced ones, as the model sees them."""
         every = max(1, math.ceil(self.train.numel() / _MARGINAL_ENTRIES))
         rows = self.train[::every]
@@ -116,12 +181,36 @@ class TrainingData:
         return rows
 
 
+class Part(NamedTuple):
+    """What of a batch of sequences is new.
+
+    Attributes:
+        values: (B,) how many values each sequence has in it; what follows is padding.
+        terms: (B,) how many terms of log p: the values, and the end where it is in it.
+        first: whether the sequences begin here; if not, the state of the step before goes on.
+    """
+
+    values: Tensor
+    terms: Tensor
+    first: bool
+
+
 class Batch(NamedTuple):
-    """Rows of one step: this process's share, its context, and how many rows all processes have together."""
+    """What one step learns from: this process's share.
+
+    Attributes:
+        x: rows (B, *event_shape), or values of sequences (B, n, *value_shape).
+        context: of each row, or None.
+        num_rows: how many rows, or terms of sequences, all processes have together: what the loss is divided by.
+        num_units: how many rows, or values of sequences, are in x: what nats are reported for.
+        part: of sequences; None for rows.
+    """
 
     x: Tensor
     context: Tensor | None
     num_rows: int
+    num_units: int
+    part: Part | None = None
 
 
 class Batches:
@@ -187,7 +276,7 @@ class Batches:
                 where = address(self.seed or 0, "transform", epoch, index, self.rank)
                 taken = self.transform(taken, torch.Generator().manual_seed(where))
             context = None if self.context is None else self.context.index_select(0, rows)
-            yield Batch(taken, context, len(batch))
+            yield Batch(taken, context, len(batch), len(taken))
 
 
 def num_batches(num_rows: int, batch_size: int, world_size: int = 1) -> int:
@@ -213,38 +302,18 @@ def as_values(model: AutoregressiveModel, rows: Tensor) -> Tensor:
     return rows.to(model.dtype) if rows.is_floating_point() else rows.long()
 
 
-def check_rows(model: AutoregressiveModel, data: TrainingData, transform: Transform | None) -> None:
-    """Refuse rows and contexts that do not fit the model, once, so that no step has to.
+def check_support(head: Head, name: str, rows: Tensor, first: int, one: str = "row") -> None:
+    """Refuse values that a head does not know; `first` is the number of the first row.
 
     Raises:
-        ValueError: names the split, what was expected, what was found and where.
+        ValueError: names the first such value and its place.
     """
-    shape = tuple(model.event_shape)
-    splits = (("train", data.train, data.train_context), ("valid", data.valid, data.valid_context))
-    for name, rows, context in splits:
-        if rows is None:
-            continue
-        blocks: tuple[Tensor, ...] = rows.split(_HASH_ROWS)
-        if transform is not None and name == "train":  # what comes out is known by trying
-            blocks = (transform(blocks[0], torch.Generator().manual_seed(0)),)
-        for start, block in enumerate(blocks):
-            if tuple(block.shape[1:]) != shape:
-                raise ValueError(f"{name}: expected shape (N, {', '.join(map(str, shape))}), got {tuple(rows.shape)}")
-            _check_support(model, name, as_values(model, block), start * _HASH_ROWS)
-        if (context is None) != (model.encoder is None):
-            wants = "none, for the model has no encoder" if model.encoder is None else f"one for {model.encoder!r}"
-            raise ValueError(f"{name}_context: expected {wants}, got {'none' if context is None else 'one'}")
-        if model.encoder is not None and context is not None:
-            model.encoder.check(context)
-
-
-def _check_support(model: AutoregressiveModel, name: str, rows: Tensor, first: int) -> None:
-    ok = model.head.support.check(rows)
+    ok = head.support.check(rows)
     if not bool(ok.all()):
         row, *place = (int(i) for i in (~ok).nonzero()[0])
         value = rows[(row, *place)].tolist()
-        where = f"row {first + row}" + (f", position {tuple(place)}" if place else "")
-        raise ValueError(f"{name}: expected {model.head.support}, got {value} at {where}")
+        where = f"{one} {first + row}" + (f", position {tuple(place)}" if place else "")
+        raise ValueError(f"{name}: expected {head.support}, got {value} at {where}")
 
 
 def _rows(name: str, rows: Any) -> Tensor:

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from seriatim.model import AutoregressiveModel
 from seriatim.training.config import TrainConfig
-from seriatim.training.data import Batch, Batches, TrainingData, Transform, as_values, num_batches
+from seriatim.training.data import Batch, TrainingData, Transform
+from seriatim.training.loss import Loss
+from seriatim.training.sequences import SequenceData
 
 _STEPS, _SECONDS = 3, 2.0  # timed after one to warm up, as far as the seconds allow
 _OVERHEAD = 0.002  # seconds that a step of Lightning's Trainer takes beside the model's
@@ -68,7 +70,7 @@ class Estimate:
 
 def estimate(
     model: AutoregressiveModel,
-    data: TrainingData,
+    data: TrainingData | SequenceData,
     config: TrainConfig,
     *,
     transform: Transform | None = None,
@@ -92,7 +94,7 @@ def estimate(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         twin = copy.deepcopy(model).to(device, torch.float64 if double else None).train()
         optimizer = make_optimizer(twin, config)
-        batch = next(iter(_batches(data.train, data.train_context, config, transform)))
+        batch = next(iter(data.batches(config, transform=transform)))
         activations = _step(twin, optimizer, batch, config)
         took: list[float] = []
         started = time.monotonic()
@@ -100,14 +102,15 @@ def estimate(
             took.append(_timed(lambda: _step(twin, optimizer, batch, config), device))
         validation = 0.0
         if data.valid is not None:
-            shown = next(iter(_batches(data.valid, data.valid_context, config, None)))
+            batches = data.valid_batches(config)
+            shown = next(iter(batches))
             with torch.no_grad():
                 once = _timed(lambda: float(_nats(twin.eval(), shown, config)), device)
-            validation = once * num_batches(len(data.valid), config.batch_size, config.world_size)
+            validation = once * batches.num_batches
     weights = sum(_bytes(parameter) for parameter in twin.parameters())
     state = sum(_bytes(t) for entry in optimizer.state.values() for t in entry.values() if isinstance(t, Tensor))
     return Estimate(
-        num_steps=num_batches(len(data.train), config.batch_size, config.world_size),
+        num_steps=data.num_batches(config),
         num_epochs=config.epochs,
         seconds_per_step=_OVERHEAD + sorted(took)[len(took) // 2],
         seconds_per_validation=validation,
@@ -117,15 +120,11 @@ def estimate(
     )
 
 
-def _batches(x: Tensor, context: Tensor | None, config: TrainConfig, transform: Transform | None) -> Batches:
-    return Batches(x, context, config.batch_size, world_size=config.world_size, transform=transform)
-
-
 def _nats(model: AutoregressiveModel, batch: Batch, config: TrainConfig) -> Tensor:
     half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(config.precision)
     context = None if batch.context is None else batch.context.to(model.device)
     with torch.autocast(model.device.type, half or torch.bfloat16, enabled=half is not None):
-        return -model.training_distribution(context).log_prob(as_values(model, batch.x).to(model.device)).sum()
+        return Loss(model, config.label_smoothing).parts(batch._replace(context=context, x=batch.x.to(model.device)))[0]
 
 
 def _step(model: AutoregressiveModel, optimizer: torch.optim.Optimizer, batch: Batch, config: TrainConfig) -> int:

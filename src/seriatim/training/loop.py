@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import signal
 import sys
 import threading
@@ -16,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from seriatim.data.sequences import Sequences
 from seriatim.model import AutoregressiveModel
 from seriatim.runs import Card, RunFolder, is_first_process, make_card, save
 from seriatim.training.config import TrainConfig, out_of_patience, refuse_changes
-from seriatim.training.data import TrainingData, Transform, as_values, check_rows, num_batches
+from seriatim.training.data import TrainingData, Transform, as_values
 from seriatim.training.errors import Interrupted
 from seriatim.training.estimate import Estimate, estimate
+from seriatim.training.sequences import SequenceData
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -70,7 +71,7 @@ def train(
 ) -> TrainResult:
     """Fit a model by gradient descent on its exact likelihood.
 
-        minimise  -1/N sum_n log p(x_n | c_n)        in nats per row
+        minimise  -1/N sum_n log p(x_n | c_n)        in nats per row, of sequences per value
 
     The model is trained in place and ends with the best weights: those of the epoch of lowest validation. A run that
     was stopped, even by kill -9, and is resumed gives bit by bit the weights of one that was not: steps since the
@@ -78,7 +79,8 @@ def train(
 
     Args:
         model: any model that learns by gradients.
-        data: a `TrainingData`, a `seriatim.data.Dataset`, rows (N, *event_shape), or a pair (train, valid) of them.
+        data: a `seriatim.data.Dataset` or `Sequences`, rows (N, *event_shape), a pair (train, valid) of them, or a
+            `TrainingData` or `SequenceData`.
         config: the settings; the defaults if None.
         folder: a new folder for checkpoints, metrics and the trained model, or one made by `RunFolder.create`; None:
             nothing is written.
@@ -107,17 +109,17 @@ def train(
     config = config or TrainConfig()
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"model: expected one with parameters that learn by gradients, got {type(model).__name__}")
-    rows = TrainingData.of(data, model)
+    rows = training_data(data, model)
     if rows.valid is None and config.patience is not None:
         raise ValueError("patience: expected None without validation rows, got one")
-    check_rows(model, rows, transform)
+    rows.check(model, transform)
     facts = make_card(card)
     run = _run_folder(folder, resume, model, config)
     state = _read_state(run.last) if run is not None and resume and run.last.is_file() else None
     if state is not None and run is not None:
         _check_state(state, model, rows, config, run)
     elif config.start_at_marginals:
-        model.initialise_output(as_values(model, rows.marginal_rows(transform, config.seed)))
+        model.initialise_output(as_values(model, rows.marginal_rows(model, transform, config.seed)))
     device, was_on = _device(config.device), model.device
     cost = None
     if progress and is_first_process() and not _finished(state, rows, config):
@@ -145,6 +147,19 @@ def train(
     return result
 
 
+def training_data(data: Any, model: AutoregressiveModel) -> TrainingData | SequenceData:
+    """Return what `train` takes as the rows or sequences that it learns from.
+
+    Example:
+        >>> from seriatim.models import FVSBN
+        >>> len(training_data(torch.zeros(5, 3), FVSBN((3,))).train)
+        5
+    """
+    if isinstance(data, TrainingData | SequenceData):
+        return data
+    return SequenceData.of(data, model) if isinstance(data, Sequences) else TrainingData.of(data, model)
+
+
 def _run_folder(
     folder: str | Path | RunFolder | None, resume: bool, model: AutoregressiveModel, config: TrainConfig
 ) -> RunFolder | None:
@@ -169,7 +184,11 @@ def _read_state(file: Path) -> dict[str, Any]:
 
 
 def _check_state(
-    state: dict[str, Any], model: AutoregressiveModel, rows: TrainingData, config: TrainConfig, run: RunFolder
+    state: dict[str, Any],
+    model: AutoregressiveModel,
+    rows: TrainingData | SequenceData,
+    config: TrainConfig,
+    run: RunFolder,
 ) -> None:
     refuse_changes(state["config"], config, run.last)
     if state["model"] != model.config:
@@ -178,11 +197,11 @@ def _check_state(
         raise ValueError(f"data: expected the rows that {run.last} was made with, got others")
 
 
-def _finished(state: dict[str, Any] | None, rows: TrainingData, config: TrainConfig) -> bool:
+def _finished(state: dict[str, Any] | None, rows: TrainingData | SequenceData, config: TrainConfig) -> bool:
     """Whether a resumed run has nothing left to do."""
     if state is None:
         return False
-    steps = num_batches(len(rows.train), config.batch_size, config.world_size)
+    steps = rows.num_batches(config)
     epoch, within = divmod(state["step"], steps)
     stopped = within == 0 and out_of_patience(config.patience, epoch, **state["keeper"])
     return stopped or epoch >= config.epochs
@@ -190,7 +209,7 @@ def _finished(state: dict[str, Any] | None, rows: TrainingData, config: TrainCon
 
 def _fit(
     model: AutoregressiveModel,
-    rows: TrainingData,
+    rows: TrainingData | SequenceData,
     config: TrainConfig,
     run: RunFolder | None,
     state: dict[str, Any] | None,
@@ -203,7 +222,7 @@ def _fit(
 
     module = TrainingModule(model, rows, config, transform)
     averaged = None if config.ema_decay is None else AveragedWeights(config.ema_decay)
-    recorder = Recorder(math.prod(model.event_shape), run)
+    recorder = Recorder(rows.num_dimensions(model), run, rows.unit)
     keeper = Keeper(
         run,
         patience=config.patience,
@@ -304,17 +323,19 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _card(result: TrainResult, rows: TrainingData, facts: Card) -> Card:
+def _card(result: TrainResult, rows: TrainingData | SequenceData, facts: Card) -> Card:
     """The facts of the run, with those that were given on top."""
     numbers: dict[str, tuple[float, str]] = {}
     if result.valid_nats is not None and result.valid_bits_per_dim is not None:
-        numbers["validation, -log p"] = (result.valid_nats, "nats per row")
-        numbers["validation"] = (result.valid_bits_per_dim, "bits/dim")
+        numbers["validation, -log p"] = (result.valid_nats, f"nats per {rows.unit}")
+        numbers["validation"] = (
+            result.valid_bits_per_dim,
+            "bits/dim" if rows.unit == "row" else f"bits per {rows.unit}",
+        )
     numbers |= {"best epoch": (result.best_epoch, "epochs"), "training time": (result.seconds, "seconds")}
-    sizes = {"training rows": len(rows.train), "validation rows": 0 if rows.valid is None else len(rows.valid)}
     return Card(
         name=facts.name,
         description=facts.description,
         numbers=numbers | facts.numbers,
-        data={**rows.facts, **sizes, "sha256 of the rows": rows.sha256, **facts.data},
+        data={**rows.facts, **rows.sizes, "sha256 of the rows": rows.sha256, **facts.data},
     )

@@ -9,10 +9,14 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from seriatim.causal import leaves, tree_map
 from seriatim.model import AutoregressiveModel
+from seriatim.reading import Reading
 from seriatim.training.config import TrainConfig, learning_rate_factor
-from seriatim.training.data import Batch, Batches, TrainingData, Transform, address, as_values, num_batches
+from seriatim.training.data import Batch, Batches, TrainingData, Transform, address
 from seriatim.training.errors import Diverged
+from seriatim.training.loss import Loss
+from seriatim.training.sequences import Parts, SequenceData
 
 _READ_EVERY = 16  # steps between reads of losses that live on an accelerator: each read waits for it
 
@@ -30,11 +34,16 @@ class TrainingModule(LightningModule):
     """
 
     def __init__(
-        self, model: AutoregressiveModel, data: TrainingData, config: TrainConfig, transform: Transform | None = None
+        self,
+        model: AutoregressiveModel,
+        data: TrainingData | SequenceData,
+        config: TrainConfig,
+        transform: Transform | None = None,
     ) -> None:
         super().__init__()
         self.model, self.data, self.config, self.transform = model, data, config, transform
-        self.steps_per_epoch = num_batches(len(data.train), config.batch_size, config.world_size)
+        self.steps_per_epoch = data.num_batches(config)
+        self.loss, self.valid_loss = Loss(model, config.label_smoothing), Loss(model)
         self.step = 0
         self.learning_rate = 0.0  # of the latest step
         self.train_sum, self.train_rows = 0.0, 0  # over the epoch so far, this process only
@@ -52,44 +61,28 @@ class TrainingModule(LightningModule):
         """Whether the step just done was the last of an epoch."""
         return self.step % self.steps_per_epoch == 0
 
-    def train_dataloader(self) -> Batches:
-        return Batches(
-            self.data.train,
-            self.data.train_context,
-            self.config.batch_size,
-            position=lambda: self.step,
-            seed=self.config.seed,
-            redraw=self.data.redraw,
-            transform=self.transform,
-            rank=self.global_rank,
-            world_size=self.config.world_size,
+    def train_dataloader(self) -> Batches | Parts:
+        return self.data.batches(
+            self.config, position=lambda: self.step, rank=self.global_rank, transform=self.transform
         )
 
-    def val_dataloader(self) -> Batches | list[Batch]:
-        if self.data.valid is None:
-            return []
-        return Batches(
-            self.data.valid,
-            self.data.valid_context,
-            self.config.batch_size,
-            rank=self.global_rank,
-            world_size=self.config.world_size,
-        )
+    def val_dataloader(self) -> Batches | Parts | list[Batch]:
+        return [] if self.data.valid is None else self.data.valid_batches(self.config, rank=self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         seed_all(address(self.config.seed, "step", self.step, self.global_rank), self.device)
-        nats = self._nats(batch)
+        loss, nats = self.loss.parts(batch)
         self.learning_rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self._unread.append((self.step, self.learning_rate, nats.detach(), len(batch.x)))
+        self._unread.append((self.step, self.learning_rate, nats.detach(), batch.num_units))
         if self.device.type == "cpu" or len(self._unread) >= _READ_EVERY:
             self.read_losses()
         # Processes average their gradients: weighted by its share of the rows, the average is that of one process.
-        return nats * (self.config.world_size / batch.num_rows)
+        return loss * (self.config.world_size / batch.num_rows)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         seed_all(address(self.config.seed, "valid", batch_idx, self.global_rank), self.device)
         total, rows = self._valid
-        self._valid = (total + float(self._nats(batch)), rows + len(batch.x))
+        self._valid = (total + float(self.valid_loss(batch)), rows + batch.num_units)
 
     def on_validation_epoch_start(self) -> None:
         self._valid = (0.0, 0)
@@ -97,12 +90,6 @@ class TrainingModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         total, rows = self.summed(*self._valid)
         self.valid_nats = total / rows
-
-    def _nats(self, batch: Batch) -> Tensor:
-        """Return -log p summed over the rows of the batch."""
-        distribution = self.model.training_distribution(batch.context)
-        distribution._validate_args = False  # `check_rows` has seen every row
-        return -distribution.log_prob(as_values(self.model, batch.x)).sum()
 
     def read_losses(self) -> None:
         """Add the losses of the latest steps to those of the epoch.
@@ -155,6 +142,7 @@ class TrainingModule(LightningModule):
             "config": self.config.model_dump(mode="json"),
             "model": self.model.config,
             "data_sha256": self.data.sha256,
+            "reading": self._saved_reading(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -162,6 +150,37 @@ class TrainingModule(LightningModule):
         self.step = own["step"]
         if self.global_rank == 0:  # the sums are those of all processes: one takes them up
             self.train_sum, self.train_rows = own["train_sum"], own["train_rows"]
+        self._restore_reading(own.get("reading", []))
+
+    def _saved_reading(self) -> list[list[Tensor]]:
+        """The state of the sequences that are being read, of every process: what the next step goes on from."""
+        own: list[Tensor] = []
+        reading = self.loss.reading
+        if reading is not None:
+            own = [tensor.detach().cpu().clone() for tensor in leaves([reading.state, reading.input])]
+        if self.config.world_size == 1:
+            return [own]
+        gathered: list[Any] = [None] * self.config.world_size
+        torch.distributed.all_gather_object(gathered, own)
+        return gathered
+
+    def _restore_reading(self, saved: list[list[Tensor]]) -> None:
+        """Go on reading from a saved state, in the middle of a group of sequences."""
+        own = saved[self.global_rank] if self.global_rank < len(saved) else []
+        if not own or self.step % self.steps_per_epoch == 0:
+            return
+        batch = next(iter(self.train_dataloader()))
+        assert isinstance(batch, Batch)
+        if batch.part is None or batch.part.first:
+            return
+        rows = len(own[-1])
+        context = None if batch.context is None else batch.context[:1].expand(rows, *batch.context.shape[1:])
+        joint = self.model.training_distribution(context)
+        reading = Reading(joint if joint.batch_shape else joint.expand((rows,)))
+        saved_leaves = iter(own)
+        reading.state = tree_map(lambda _: next(saved_leaves).to(self.model.device), reading.state)
+        reading.input = next(saved_leaves).to(self.model.device)
+        self.loss.reading = reading
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
