@@ -8,6 +8,8 @@ from importlib import resources
 from pathlib import Path
 from typing import ClassVar
 
+from markupsafe import Markup
+
 from seriatim.data.files import replacing
 
 _STATUS_WORDS = (("passed", "passed"), ("failed", "failed"), ("skipped", "not applicable"))
@@ -155,7 +157,16 @@ class Text:
     text: str
 
 
-Block = Bars | Tiles | Table | Facts | Curve | Checks | Listing | Text
+@dataclass(frozen=True)
+class Html:
+    """Markup that is trusted as it is, such as a figure, a player or coloured tokens, and what stands below it."""
+
+    kind: ClassVar[str] = "html"
+    html: Markup
+    caption: str = ""
+
+
+Block = Bars | Tiles | Table | Facts | Curve | Checks | Listing | Text | Html
 
 
 @dataclass(frozen=True)
