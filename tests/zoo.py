@@ -17,7 +17,7 @@ from seriatim import models
 from seriatim.causal import Causal, CausalSequential, Recompute, Residual, State
 from seriatim.channels import ChannelMixtureOfLogistics
 from seriatim.columns import Columns
-from seriatim.context import Encoder, Frames, Labels, SpatialMap, Vector
+from seriatim.context import Attributes, Encoder, Frames, Labels, SpatialMap, Vector
 from seriatim.ending import Ending
 from seriatim.heads import (
     Bernoulli,
@@ -336,6 +336,9 @@ ZOO: dict[str, Callable[[], Made]] = {
     ),
     # Sequences: heads that end and heads that do not, stacks, dropout, norms, permuted orders.
     "rnn_model": _entry(lambda: models.RNN((5,), hidden_features=4, norm=True, order=Order((5,), [3, 1, 4, 0, 2]))),
+    "lstm_attributes": _entry(
+        lambda: models.LSTM((4,), Categorical(2), hidden_features=5, encoder=Attributes({"a": "xy", "b": "xyz"}))
+    ),
     "rnn_ending": _entry(lambda: models.RNN((4,), Ending(Bernoulli()), hidden_features=5, encoder=Labels(2))),
     "gru_ending_normal": _entry(lambda: models.GRU((4,), Ending(Normal()), hidden_features=5, encoder=Vector(2))),
     "gru_permuted_quantized": _entry(

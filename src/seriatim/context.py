@@ -5,7 +5,7 @@ log p(x | c) = sum_t log p(x_t | x_<t, encoder(c))
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ class Encoder(Configurable, nn.Module):
         event_dim: how many trailing axes of a context belong to one row; the axes before are batch axes.
         num_features: the size of the encoded vector.
         is_map: whether it encodes to (B, H, W, S), numbers of the pixels, which follow the scan of the image.
+        is_memory: whether it encodes to (memory (B, S, F), mask (B, S)), symbols of a source to attend to.
 
     Example:
         >>> class Parity(Encoder):
@@ -36,6 +37,7 @@ class Encoder(Configurable, nn.Module):
     event_dim: int = 0
     num_features: int = 0
     is_map: bool = False
+    is_memory: bool = False
 
     def check(self, context: Tensor) -> None:
         """Raise ValueError unless the context fits."""
@@ -71,6 +73,76 @@ class Labels(Encoder):
 
     def forward(self, context: Tensor) -> Tensor:
         return F.one_hot(context.long(), self.num_features).to(torch.get_default_dtype())
+
+
+class Attributes(Encoder):
+    """Several labels at once, such as a digit and a speaker: one-hot codes side by side.
+
+    A context holds the number of each attribute's value, (A,) whole numbers.
+
+    Args:
+        attributes: name -> names of its values.
+
+    Raises:
+        ValueError: no attribute, or one without values.
+
+    Example:
+        >>> Attributes({"digit": ["one", "two"], "speaker": ["a", "b", "c"]})(torch.tensor([[1, 0]]))
+        tensor([[0., 1., 1., 0., 0.]])
+    """
+
+    event_dim = 1
+
+    def __init__(self, attributes: Mapping[str, Sequence[str]]) -> None:
+        super().__init__()
+        if not attributes or not all(len(values) for values in attributes.values()):
+            raise ValueError(f"attributes: expected names with values, got {attributes}")
+        self.attributes = {name: [str(value) for value in values] for name, values in attributes.items()}
+        self.num_features = sum(len(values) for values in attributes.values())
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many values each attribute has."""
+        return [len(values) for values in self.attributes.values()]
+
+    def check(self, context: Tensor) -> None:
+        if context.is_floating_point() or context.ndim < 1 or context.shape[-1] != len(self.attributes):
+            raise ValueError(
+                f"context: expected whole numbers (..., {len(self.attributes)}) for {', '.join(self.attributes)}, "
+                f"got {context.dtype} of shape {tuple(context.shape)}"
+            )
+        for place, (name, values) in enumerate(self.attributes.items()):
+            own = context[..., place]
+            if own.numel() and not (0 <= int(own.min()) and int(own.max()) < len(values)):
+                raise ValueError(
+                    f"context: expected {name} in 0..{len(values) - 1}, got {int(own.min())}..{int(own.max())}"
+                )
+
+    def forward(self, context: Tensor) -> Tensor:
+        codes = [F.one_hot(context[..., place].long(), size) for place, size in enumerate(self.sizes)]
+        return torch.cat(codes, dim=-1).to(torch.get_default_dtype())
+
+    def numbers(self, given: Mapping[str, str]) -> Tensor:
+        """Return the context (A,) of values by name.
+
+        Raises:
+            ValueError: an attribute that is missing or unknown, or a value that is.
+
+        Example:
+            >>> Attributes({"digit": ["one", "two"], "speaker": ["a", "b"]}).numbers({"speaker": "b", "digit": "one"})
+            tensor([0, 1])
+        """
+        for name in [*given, *self.attributes]:
+            if name not in self.attributes or name not in given:
+                raise ValueError(f"context: expected {', '.join(self.attributes)}, got {', '.join(given) or 'none'}")
+            if given[name] not in self.attributes[name]:
+                raise ValueError(
+                    f"context: expected {name} among {', '.join(self.attributes[name])}, got {given[name]}"
+                )
+        return torch.tensor([values.index(given[name]) for name, values in self.attributes.items()])
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name} {len(values)}" for name, values in self.attributes.items())
 
 
 class Vector(Encoder):

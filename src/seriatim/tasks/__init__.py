@@ -16,8 +16,10 @@ from seriatim.tasks.classify import (
 from seriatim.tasks.complete import REGIONS, Completion, complete, log_prob_given, region
 from seriatim.tasks.evaluate import Evaluation, bits_per_dim, evaluate, paired_difference
 from seriatim.tasks.explain import Explanation, explain
-from seriatim.tasks.generate import generate
+from seriatim.tasks.generate import Generated, generate, generate_scored
 from seriatim.tasks.grow import Growth, grow
+from seriatim.tasks.stream import stream
+from seriatim.tasks.surprise import Surprise, read_along, surprise
 
 __all__ = [
     "REGIONS",
@@ -26,8 +28,10 @@ __all__ = [
     "Completion",
     "Evaluation",
     "Explanation",
+    "Generated",
     "Growth",
     "Quality",
+    "Surprise",
     "baselines",
     "bits_per_dim",
     "calibrate",
@@ -42,6 +46,7 @@ __all__ = [
     "explain",
     "fit_temperature",
     "generate",
+    "generate_scored",
     "grow",
     "log_posterior",
     "log_prob_given",
@@ -49,5 +54,8 @@ __all__ = [
     "posterior",
     "progressive",
     "quality",
+    "read_along",
     "region",
+    "stream",
+    "surprise",
 ]

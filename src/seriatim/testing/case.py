@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from seriatim.autoregressive import Autoregressive
-from seriatim.context import Frames, Labels, SpatialMap, Vector
+from seriatim.context import Attributes, Frames, Labels, SpatialMap, Vector
 from seriatim.ending import Ending
 from seriatim.model import AutoregressiveModel
 
@@ -63,6 +63,8 @@ class Case:
             return self._draw_context(batch_size)
         if isinstance(encoder, Labels):
             return torch.arange(batch_size) % encoder.num_features
+        if isinstance(encoder, Attributes):
+            return torch.arange(batch_size)[:, None] % torch.tensor(encoder.sizes)
         if isinstance(encoder, Vector | SpatialMap | Frames):
             places = encoder.shape if isinstance(encoder, SpatialMap) else ()
             places = (-(-self.model.order.length // encoder.hop),) if isinstance(encoder, Frames) else places
@@ -121,7 +123,7 @@ class Case:
 def require_contexts(model: AutoregressiveModel, context: Callable[[int], Tensor] | None) -> None:
     """Raise ValueError where a model needs a function that draws its contexts, and there is none."""
     if context is None and not (
-        model.encoder is None or isinstance(model.encoder, Labels | Vector | SpatialMap | Frames)
+        model.encoder is None or isinstance(model.encoder, Labels | Attributes | Vector | SpatialMap | Frames)
     ):
         raise ValueError(f"context: expected a function that draws contexts for {model.encoder}, got None")
 
