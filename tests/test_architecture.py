@@ -23,7 +23,7 @@ LEVELS: list[set[str]] = [
     {"autoregressive"},
     {"model"},
     {"layers", "ending", "reading"},
-    {"nested", "channels", "columns", "models"},
+    {"nested", "independent", "channels", "columns", "models"},
     {"tasks"},
     {"data", "runs", "training", "report"},
     {"fitting", "testing"},

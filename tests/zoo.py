@@ -30,6 +30,7 @@ from seriatim.heads import (
     Normal,
     QuantizedMixtureOfLogistics,
 )
+from seriatim.independent import Independent
 from seriatim.layers import GRU, LSTM, RNN, CausalConv1d, CrossAttention, MaskedConv2d, SelfAttention
 from seriatim.model import AutoregressiveModel
 from seriatim.models import (
@@ -338,6 +339,13 @@ ZOO: dict[str, Callable[[], Made]] = {
     "rnn_model": _entry(lambda: models.RNN((5,), hidden_features=4, norm=True, order=Order((5,), [3, 1, 4, 0, 2]))),
     "lstm_attributes": _entry(
         lambda: models.LSTM((4,), Categorical(2), hidden_features=5, encoder=Attributes({"a": "xy", "b": "xyz"}))
+    ),
+    "gru_independent": _entry(lambda: models.GRU((3,), Independent(Categorical(2), (2,)), hidden_features=5)),
+    "rnn_ending_independent": _entry(
+        lambda: models.RNN((3,), Ending(Independent(Bernoulli(), (2,))), hidden_features=4, encoder=Labels(2))
+    ),
+    "lstm_independent_normal": _entry(
+        lambda: Assembled("lstm", Independent(Normal(), (2,)), Order((3,), [2, 0, 1]), Vector(2))
     ),
     "rnn_ending": _entry(lambda: models.RNN((4,), Ending(Bernoulli()), hidden_features=5, encoder=Labels(2))),
     "gru_ending_normal": _entry(lambda: models.GRU((4,), Ending(Normal()), hidden_features=5, encoder=Vector(2))),

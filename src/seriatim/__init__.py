@@ -17,6 +17,7 @@ _PUBLIC = {
     "ChannelMixtureOfLogistics": "channels",
     "Columns": "columns",
     "Ending": "ending",
+    "Independent": "independent",
     "Nested": "nested",
     "Order": "order",
     "OrderEnsemble": "autoregressive",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from seriatim.columns import Columns
     from seriatim.ending import Ending
     from seriatim.fitting import fit, score_samples
+    from seriatim.independent import Independent
     from seriatim.model import AutoregressiveModel
     from seriatim.nested import Nested
     from seriatim.order import Order, RandomOrder, Scan

@@ -37,7 +37,10 @@ from seriatim.model import AutoregressiveModel
 FORMAT = 1
 CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"
 # Whoever loads a model has imported `seriatim.runs` only: these make the classes that a config may name.
-_CLASSES = tuple(f"seriatim.{n}" for n in ("models", "heads", "channels", "columns", "nested", "context", "order"))
+_CLASSES = tuple(
+    f"seriatim.{n}"
+    for n in ("models", "heads", "channels", "columns", "nested", "independent", "ending", "context", "order")
+)
 
 
 class Card(BaseModel):

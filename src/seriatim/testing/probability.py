@@ -15,6 +15,7 @@ from torch.distributions import constraints
 from seriatim import engine
 from seriatim.autoregressive import Autoregressive
 from seriatim.ending import ValueOrEnd
+from seriatim.independent import SideBySide
 from seriatim.noise import uniforms
 from seriatim.testing.case import Case, CheckFailed, NotApplicable, space
 from seriatim.testing.law import assert_close
@@ -50,6 +51,8 @@ def total_mass(conditional: Any) -> Tensor:
     if isinstance(conditional, ValueOrEnd):
         stop, inner = conditional.stop[..., None], total_mass(conditional.values)
         return stop.sigmoid() + (-stop).sigmoid() * inner.reshape(*conditional.stop.shape, -1)
+    if isinstance(conditional, SideBySide):
+        return total_mass(conditional.values).prod(-1)
     support = conditional.support
     if isinstance(conditional, Autoregressive):
         rows = space(conditional.model)
