@@ -8,7 +8,7 @@ from torch import nn
 
 from seriatim import engine
 from seriatim.causal import CausalSequential
-from seriatim.engine import kernels
+from seriatim.engine.kernels.quantiles import normal_quantile
 from seriatim.heads import (
     Bernoulli,
     Categorical,
@@ -87,5 +87,5 @@ def test_a_wide_scale_is_held_as_by_the_head():
 def test_the_normal_quantile():
     u = torch.cat([torch.logspace(-15, -1, 200, dtype=torch.float64), torch.linspace(0.05, 0.95, 91).double()])
     u = torch.cat([u, 1 - u[u > 1e-10]])
-    found = torch.tensor([kernels.normal_quantile(float(x)) for x in u], dtype=torch.float64)
+    found = torch.tensor([normal_quantile(float(x)) for x in u], dtype=torch.float64)
     torch.testing.assert_close(found, torch.special.ndtri(u), rtol=1e-11, atol=1e-13)

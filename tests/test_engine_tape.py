@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import math
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from torch import nn
 
 from seriatim import engine, heads
 from seriatim.causal import CausalSequential, Residual
+from seriatim.engine import cpu
 from seriatim.engine import program as programs
 from seriatim.engine.operands import Act, Arena, CannotLower, Instruction, Op, Operand, Tap
 from seriatim.engine.tape import Tape
@@ -35,7 +38,7 @@ def test_only_the_kernels_import_numba():
             if isinstance(node, ast.Import | ast.ImportFrom)
             for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
         }
-        assert path.name == "kernels.py" or not imported & {"numba", "llvmlite"}, path
+        assert path.parent.name == "kernels" or not imported & {"numba", "llvmlite"}, path
 
 
 # ---- what lowers ----
@@ -173,37 +176,68 @@ def test_lags():
 
 
 def test_noise_is_that_of_torch_bit_for_bit():
-    from seriatim.engine import kernels
+    from seriatim.engine.kernels.noise import uniform
 
     rows, positions = torch.tensor([0, 1, 77, 2**31, 2**32 - 1]), torch.tensor([0, 1, 12345, 2**32 - 1])
     for seed in (0, 1, 2**63 - 1, 2**64 - 1, -5, 0x1234567890ABCDEF):
         wanted = uniforms(seed, rows, positions, num_lanes=5)
         keys = seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF
-        got = [
-            [[kernels.uniform(*keys, int(row), int(t), lane) for lane in range(5)] for t in positions] for row in rows
-        ]
+        got = [[[uniform(*keys, int(row), int(t), lane) for lane in range(5)] for t in positions] for row in rows]
         assert torch.equal(torch.tensor(got, dtype=torch.float64), wanted)
 
 
 def test_functions_of_one_number():
-    from seriatim.engine import kernels
+    from seriatim.engine.kernels import numbers
 
     for x in [*np.linspace(-690, 0, 200), -1e-300]:
-        assert math.isclose(kernels._exp64(x), math.exp(x), rel_tol=1e-15)
-    assert kernels._exp64(-math.inf) == 0
+        assert math.isclose(numbers.exp64(x), math.exp(x), rel_tol=1e-15)
+    assert numbers.exp64(-math.inf) == 0
     grid = torch.cat([torch.linspace(-20, 20, 401), torch.tensor([-300.0, 300.0, -torch.inf, torch.inf, 1e-6])])
-    for ours, theirs in ((kernels._sigmoid, torch.sigmoid), (kernels._tanh, torch.tanh)):
+    for ours, theirs in ((numbers.sigmoid, torch.sigmoid), (numbers.tanh, torch.tanh)):
         got = torch.tensor([ours(np.float32(x)) for x in grid])
         assert (got - theirs(grid.double())).abs().max() < 2e-7
         assert math.isnan(ours(np.float32(math.nan)))
 
 
-def test_code_compiled_for_other_instructions_is_refused():
+def test_code_compiled_from_other_sources_is_refused():
     from seriatim.engine import kernels
 
-    floats, whole = np.zeros((1, 1), np.float32), np.zeros((1, 1), np.int64)
-    numbers = (whole, whole, whole[0], whole[0], whole[0], 0, 0, 0, 1, 0, floats, floats, np.zeros(1))
-    assert kernels.run(*numbers, programs.FINGERPRINT + 1) == (kernels.STALE, 0)
+    assert kernels.run(kernels.FINGERPRINT + 1, *[0] * 18) == (kernels.STALE, 0)
+
+
+def test_a_change_in_any_source_of_the_kernels_is_noticed(tmp_path):
+    from seriatim.engine.kernels import sources
+
+    folder = Path(sources.__file__).parent
+    found = {sources.checksum(folder, programs.LAYOUT), sources.checksum(folder, programs.LAYOUT + 1)}
+    copy = tmp_path / "kernels"
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    assert sources.checksum(copy, programs.LAYOUT) == sources.FINGERPRINT
+    names = sorted(path.name for path in copy.glob("*.py"))
+    for name in names:
+        before = (copy / name).read_bytes()
+        (copy / name).write_bytes(before + b" ")
+        found.add(sources.checksum(copy, programs.LAYOUT))
+        (copy / name).write_bytes(before)
+    assert len(found) == 2 + len(names) > 10
+
+
+def test_stale_code_is_compiled_again(monkeypatch):
+    p = model(CausalConv1d(3, 3, 2))().expand((2,))
+    wanted, kernels = p.sample(seed=0, engine="native"), cpu.kernels()
+    asked = []
+
+    class Run:
+        def __call__(self, *arguments):
+            return kernels.run(*arguments) if "again" in asked else (kernels.STALE, 0)
+
+        def recompile(self):
+            asked.append("again")
+
+    found = SimpleNamespace(**{name: getattr(kernels, name) for name in kernels.__all__} | {"run": Run()})
+    monkeypatch.setattr(cpu, "kernels", lambda: found)
+    assert torch.equal(p.sample(seed=0, engine="native"), wanted)
+    assert asked == ["again"]
 
 
 @pytest.mark.parametrize("size, fused", [(32, True), (20, False)])

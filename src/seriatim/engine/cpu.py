@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from seriatim.causal import State
-from seriatim.engine.program import FINGERPRINT, Program
+from seriatim.engine.program import Program
 
 BLOCK_ROWS = 64  # rows that go through an instruction together: they share one read of the weights
 _CHUNK = 1024  # positions between two looks at Ctrl-C
@@ -85,33 +85,34 @@ class Session:
         module = kernels()
         if module is None:
             raise RuntimeError("engine: expected numba, but it cannot be loaded")
-        batch = len(self.rows)
-        values = np.empty((batch, count), np.float32)
-        scores = np.empty((batch, count if log_probs else 0), np.float32)
-        for first in range(0, batch, BLOCK_ROWS):
-            block = slice(first, min(first + BLOCK_ROWS, batch))
+        values = np.empty((len(self.rows), count))
+        scores = np.zeros((len(self.rows), count if log_probs else 0))
+        for first in range(0, len(self.rows), BLOCK_ROWS):
+            block = slice(first, min(first + BLOCK_ROWS, len(self.rows)))
             self._run(module, block, values[block], scores[block])
         self.position += count
-        return Samples(torch.from_numpy(values), torch.from_numpy(scores) if log_probs else None)
+        return Samples(torch.from_numpy(values).float(), torch.from_numpy(scores).float() if log_probs else None)
 
     def _run(self, module: ModuleType, block: slice, values: np.ndarray, scores: np.ndarray) -> None:
-        program, rows = self.program, self.rows[block].numpy()
-        scratch = torch.empty(len(rows), program.scratch_size)
-        workspace = np.empty(program.workspace_size)
+        program, rows = self.program, self.rows[block]
+        scratch, workspace = torch.empty(len(rows), program.scratch_size), np.empty(program.workspace_size)
+        memory = np.zeros(len(program.cursors) + module.MEMORY, np.int64)
         bases = np.array([t.data_ptr() for t in (program.weights, self.state[block], scratch)], np.int64)
         strides = np.array([0, program.state_size, program.scratch_size], np.int64)
-        keys = self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF
         end = self.position + values.shape[1]
         for start in range(self.position, end, _CHUNK):
-            stop = min(start + _CHUNK, end)
+            done = start - self.position
             arguments = (
-                *(program.code.numpy(), program.cursors.numpy(), bases, strides, rows, *keys),
-                *(start, stop, self.position, values, scores, workspace, FINGERPRINT),
+                *(program.code.data_ptr(), len(program.code), program.cursors.data_ptr(), len(program.cursors)),
+                *(bases.ctypes.data, strides.ctypes.data, memory.ctypes.data, rows.data_ptr(), len(rows)),
+                *(self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF, start, min(start + _CHUNK, end)),
+                *(values.ctypes.data + 8 * done, values.shape[1]),
+                *(scores.ctypes.data + 8 * done if scores.size else 0, scores.shape[1], workspace.ctypes.data),
             )
-            position, row = module.run(*arguments)
-            if position == module.STALE:  # compiled before the instructions changed, and found in the disk cache
+            position, row = module.run(module.FINGERPRINT, *arguments)
+            if position == module.STALE:  # compiled from other sources, and found in the disk cache
                 module.run.recompile()
-                position, row = module.run(*arguments)
+                position, row = module.run(module.FINGERPRINT, *arguments)
             if position != module.OK:
                 raise ValueError(
                     f"parameters: expected finite numbers, got NaN or infinity at position {position}, "

@@ -27,16 +27,20 @@ class Op(IntEnum):
     GATE = 3  # y = act(a) sigmoid(b)
     ADD = 4  # y = a + b
     LSTM = 5  # h, c from gates and the cell before
-    BERNOULLI = 6  # value from logit; the value is the next input
-    CATEGORICAL = 7  # value from logits; the value is the next input
-    ROW = 8  # the instructions up to END, for each pixel of the row that begins; else they are skipped
-    END = 9  # of a ROW; it becomes no code
-    REAL = 10  # value from a location and a scale, or from a mixture of them; the encoded value is the next input
-    GRU = 11  # h from gates and the h before
-    NORM = 12  # y = w (x - mean) / deviation + b, over the numbers of x
-    ATTEND = 13  # y from a query and all keys and values so far; the new ones are kept
-    RAGGED = 14  # the outputs that a position owns, from all inputs so far; the new ones are kept
-    DOT = 15  # y = bias + W x, a dot product for each of a few outputs
+    GRU = 6  # h from gates and the h before
+    NORM = 7  # y = w (x - mean) / deviation + b, over the numbers of x
+    ATTEND = 8  # y from a query and all keys and values so far; the new ones are kept
+    RAGGED = 9  # the outputs that a position owns, from all inputs so far; the new ones are kept
+    DOT = 10  # y = bias + W x, a dot product for each of a few outputs
+
+    # Loops.
+    ROW = 40  # the instructions up to END, for each pixel of the row that begins; else they are skipped
+    END = 41  # of a ROW; it becomes no code
+
+    # Samplers: what they write is read at the next position.
+    BERNOULLI = 60  # value from logit
+    CATEGORICAL = 61  # value from logits
+    REAL = 62  # value from a location and a scale, or from a mixture of them
 
 
 class Tap(IntEnum):

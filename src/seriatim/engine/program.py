@@ -26,17 +26,21 @@ from seriatim.engine.operands import (
 )
 from seriatim.engine.tape import Tape
 
-# A row of code: the opcode (of a tap: its kind), three numbers, and four operands of three integers each.
+# A row of code: the opcode (of a tap: its kind), six numbers, and four operands of three integers each.
 NUMBERS = 1
-OPERANDS = 4
+OPERANDS = 7
 OPERAND = 3  # arena, offset in floats, cursor
 COLUMNS = OPERANDS + 4 * OPERAND
 
 CURSOR = 6  # slots, stride, delay, width, column stride, shift
 
-_LAYOUT = (NUMBERS, OPERANDS, OPERAND, CURSOR, ALIGN, PANEL, *(list(kind) for kind in (Op, Tap, Act, Arena, Family)))
-FINGERPRINT = zlib.crc32(repr(_LAYOUT).encode())
-"""Changes with the meaning of the code, so that a compiled interpreter from a disk cache cannot misread it."""
+_KINDS = (Op, Tap, Act, Arena, Family)
+LAYOUT = zlib.crc32(
+    repr(
+        (NUMBERS, OPERANDS, OPERAND, CURSOR, ALIGN, PANEL, *({k.name: k.value for k in kind} for kind in _KINDS))
+    ).encode()
+)
+"""Changes with the meaning of the code."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,271 @@
+"""The instructions of a tape: each method appends one or a few, and returns what they write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seriatim.engine.operands import (
+    ALIGN,
+    PANEL,
+    Act,
+    Arena,
+    Buffer,
+    Instruction,
+    Load,
+    LoadMap,
+    Map,
+    Op,
+    Operand,
+    Tap,
+    padded,
+)
+from seriatim.engine.storage import Storage
+
+
+class Instructions(Storage):
+    """A tape without what it knows of modules and heads."""
+
+    input: Operand
+
+    def history(self, x: Operand, reach: int, load: Load) -> Operand:
+        """Keep the last `reach` values of x, so that `x.lag(1)` .. `x.lag(reach)` can be read.
+
+        Args:
+            x: an operand that an instruction writes, before or after, or the input.
+            reach: how many positions back.
+            load: reads them, (B, reach, F) and oldest first, from the state of the layer being lowered.
+
+        Returns:
+            x, or a copy of it where another layer keeps x already.
+        """
+        if reach == 0:
+            return x
+        whole = x.delay == 0 and (x.one_hot or x.size == x.buffer.width)
+        if not whole or x.buffer.load is not None:
+            # A second layer that keeps the same values may start from others: an LSTM's h_0 is no convolution's past.
+            x = self.copy(x)
+        x.buffer.reach, x.buffer.load, x.buffer.path = reach, load, self.path
+        x.buffer.arena = Arena.STATE
+        return x
+
+    def image(self, x: Operand, width: int, load: LoadMap, *, above: int = 0, halo: int = 0, shift: int = 0) -> Operand:
+        """Keep x over an image, so that `pixels` and, for one pixel, `lag(rows)` can be read.
+
+        Args:
+            x: an operand that an instruction writes, before or after.
+            width: W.
+            load: reads it from the state of the layer being lowered.
+            above: how many rows above the present one are read.
+            halo: how many columns to either side are read.
+            shift: how many positions before the present one x belongs to.
+        """
+        x = self.dense(x)
+        buffer = x.buffer
+        kept = buffer.arena is not Arena.SCRATCH or x.size != buffer.width or x.delay or x.start
+        if kept or shift:
+            x = self.copy(x)
+        x.buffer.map, x.buffer.path, x.buffer.arena = Map(width, above + 1, halo, shift, load), self.path, Arena.STATE
+        return x
+
+    def recurrent(self, size: int, load: Load) -> Operand:
+        """Return a new operand h whose `h.lag(1)` is read before an instruction writes h; `load` as in `history`."""
+        return self.history(Operand(Buffer(size), size), 1, load)
+
+    def linear(
+        self,
+        taps: Sequence[tuple[Operand, Tensor]],
+        bias: Tensor | Operand | None,
+        act: Act = Act.NONE,
+    ) -> Operand:
+        """Append y = act(bias + sum_i W_i x_i).
+
+        Args:
+            taps: pairs of x_i and W_i (P, F_i); the product with a one-hot x_i is a look-up.
+            bias: (P,), an operand for one that differs by row, or None.
+        """
+        size = taps[0][1].shape[0]
+        for x, weight in taps:
+            if weight.shape != (size, x.size):
+                raise ValueError(f"taps: expected a weight of shape {(size, x.size)}, got {tuple(weight.shape)}")
+        start = bias if isinstance(bias, Operand) else self.weight(torch.zeros(size) if bias is None else bias)
+        if start.size != size:
+            raise ValueError(f"bias: expected size {size}, got {start.size}")
+        packed = [
+            (Tap.SELECT if x.one_hot else Tap.DENSE, x, self.weight(_panels(weight, zero_row=x.one_hot)))
+            for x, weight in taps
+        ]
+        y = Operand(Buffer(size), size)
+        self.instructions.append(Instruction(Op.LINEAR, [y], [start], (padded(size), act, len(taps)), packed))
+        return y
+
+    def activation(self, x: Operand, act: Act) -> Operand:
+        """Append y = act(x)."""
+        return self._append(Op.ACTIVATE, x.size, [self.dense(x)], act)
+
+    def gate(self, a: Operand, b: Operand, act: Act = Act.NONE) -> Operand:
+        """Append y = act(a) sigmoid(b): the gated unit; with TANH that of WaveNet and PixelCNN."""
+        return self._append(Op.GATE, a.size, [a, b], act)
+
+    def add(self, a: Operand, b: Operand) -> Operand:
+        """Append y = a + b."""
+        if a.size != b.size:
+            raise ValueError(f"b: expected size {a.size}, got {b.size}")
+        return self._append(Op.ADD, a.size, [self.dense(a), self.dense(b)])
+
+    def window(
+        self, x: Operand, weight: Tensor, kernel: Sequence[tuple[int, int, int]]
+    ) -> list[tuple[Operand, Tensor]]:
+        """Return the taps of a kernel over a map.
+
+        Args:
+            x: a map.
+            weight: (P, taps, F), the taps in the order of `kernel`.
+            kernel: runs of pixels: (rows above, first column, count).
+        """
+        parts = weight.split([count for *_, count in kernel], dim=1)
+        spread = [nn.functional.pad(part, (0, x.buffer.stride - part.shape[2])).flatten(1) for part in parts]
+        return [(x.pixels(*run), part) for run, part in zip(kernel, spread, strict=True)]
+
+    def lstm(self, gates: Operand, cell_before: Operand, hidden: Operand, cell: Operand) -> None:
+        """Append c = f c' + i g, h = o tanh(c), with gates (i, f, g, o) before their activations."""
+        self.instructions.append(Instruction(Op.LSTM, [hidden, cell], [cell_before, gates], (hidden.size,)))
+
+    def gru(self, gates: Operand, before: Operand, hidden: Operand) -> None:
+        """Append h = (1 - z) tanh(a + r b) + z h', with gates (r, z) before their activations, a and b side by side."""
+        self.instructions.append(Instruction(Op.GRU, [hidden], [before, gates], (hidden.size,)))
+
+    def by_position(self, x: Operand, weight: Tensor, bias: Tensor) -> Operand:
+        """Append y = b_t + W_t x with weights (T, P, F) and biases (T, P) of each position."""
+        x, size, features = self.dense(x), weight.shape[1], weight.shape[2]
+        if size >= ALIGN:
+            return self._linear_at(Operand(Buffer(size), size), x, weight, self.table(bias))
+        return self._append(Op.DOT, size, [x, self.table(bias), self.table(weight.flatten(1))], features)
+
+    def add_to(self, total: Operand, x: Operand, weight: Tensor) -> None:
+        """Append s_t = s_t-1 + W_t x for an operand s of `recurrent`, with weights (T, P, F) of each position."""
+        self._linear_at(total, self.dense(x), weight, total.lag(1))
+
+    def _linear_at(self, y: Operand, x: Operand, weight: Tensor, start: Operand) -> Operand:
+        rows = self.table(torch.stack([_panels(own, zero_row=False) for own in weight]))
+        numbers = (padded(y.size), Act.NONE, 1)
+        self.instructions.append(Instruction(Op.LINEAR, [y], [start], numbers, [(Tap.DENSE, x, rows)]))
+        return y
+
+    def ragged(self, x: Operand, weight: Tensor, ends: tuple[Sequence[int], Sequence[int]], load: Load) -> Operand:
+        """Append y = the outputs owned by the position: start + W times all inputs so far, the new x among them.
+
+        Args:
+            x: as many numbers as a position owns inputs, at most.
+            weight: (P, F) of all positions; a row is read up to the inputs seen.
+            ends: (T + 1,) where the inputs of each position end, and its outputs.
+            load: reads the inputs so far and what the outputs start from, (B, 1, F + P), from the layer's state.
+        """
+        kept = self.constant(sum(weight.shape), load)
+        table = torch.cat([torch.tensor([*ends[0], *ends[1]], dtype=torch.float32), weight.flatten()])
+        most = max(b - a for a, b in pairwise(ends[1]))
+        numbers = (len(ends[0]) - 1, weight.shape[1])
+        return self._append(Op.RAGGED, max(most, 1), [self.dense(x), kept, self.weight(table)], *numbers)
+
+    def norm(self, x: Operand, weight: Tensor, bias: Tensor, eps: float) -> Operand:
+        """Append y = weight (x - mean) / sqrt(variance + eps) + bias."""
+        constants = self.weight(torch.cat([weight, bias, torch.tensor([eps])]))
+        return self._append(Op.NORM, x.size, [self.dense(x), constants])
+
+    def attend(self, qkv: Operand, num_heads: int, load: Callable[[Any], tuple[Tensor, Tensor]]) -> Operand:
+        """Append y = concat_h softmax(q . K_1..t / sqrt(d)) V_1..t, keeping the new key and value.
+
+        Args:
+            qkv: query, key and value side by side.
+            num_heads: of equal size.
+            load: reads keys and values (B, S, F), S at most T, from the state of the layer being lowered.
+        """
+        size = qkv.size // 3
+
+        def kept(part: int) -> Load:
+            def read(state: Any) -> Tensor:
+                cache = load(state)[part]
+                cache = nn.functional.pad(cache, (0, 0, 0, self.length - cache.shape[1]))
+                # Keys lie feature by feature, so that the scores of all positions are sums of rows.
+                return (cache.transpose(1, 2) if part == 0 else cache).flatten(1)[:, None]
+
+            return read
+
+        keys, values = (self.constant(self.length * size, kept(part)) for part in range(2))
+        return self._append(Op.ATTEND, size, [qkv, keys, values], num_heads, self.length)
+
+    @contextmanager
+    def rows(self, width: int, *, reverse: bool = False, from_second: bool = False) -> Iterator[None]:
+        """Run what is lowered inside for each pixel of a row when it begins.
+
+        Args:
+            width: W.
+            reverse: from right to left.
+            from_second: not for the first row.
+        """
+        flags = int(reverse) + 2 * int(from_second)
+        self.instructions.append(Instruction(Op.ROW, [], [], (0, width, flags)))
+        yield
+        self.instructions.append(Instruction(Op.END, [], [], ()))
+
+    def join(self, parts: Sequence[Operand]) -> Operand:
+        """Append copies of several operands into one."""
+        parts = [self.dense(part) for part in parts]
+        y = Operand(Buffer(sum(part.size for part in parts)), sum(part.size for part in parts))
+        start = 0
+        for part in parts:
+            self.instructions.append(
+                Instruction(Op.ACTIVATE, [y.part(start, part.size)], [part], (part.size, Act.NONE))
+            )
+            start += part.size
+        return y
+
+    def copy(self, x: Operand) -> Operand:
+        """Append y = x."""
+        width = 1 if x.one_hot else x.size
+        y = Operand(Buffer(width, x.one_hot), x.size)
+        self.instructions.append(Instruction(Op.ACTIVATE, [y], [x], (width, Act.NONE)))
+        return y
+
+    def into(self, y: Operand, x: Operand) -> None:
+        """Write x, which an instruction has just made, into y instead: an operand of `recurrent` or `fresh`."""
+        last = self.instructions[-1]
+        if last.writes != [x] or x.buffer.arena is not Arena.SCRATCH:
+            raise ValueError(f"x: expected what the last instruction wrote, got {x}")
+        last.writes[0] = y
+
+    def dense(self, x: Operand) -> Operand:
+        """Turn a one-hot operand into the vector it stands for; any other is returned as it is."""
+        return self.linear([(x, torch.eye(x.size))], None) if x.one_hot else x
+
+    def sample(self, op: Op, params: Operand, *numbers: int, constants: Operand | None = None) -> None:
+        """Append the sampler: it reads the parameters, and writes the value into the input of the next position.
+
+        Args:
+            op: BERNOULLI, CATEGORICAL or REAL.
+            params: the head's parameters.
+            numbers: of REAL: the components, 0 for a plain distribution, and the family.
+            constants: of REAL: the least scale, and of quantised values half their range and their number.
+        """
+        reads = [params] if constants is None else [params, constants]
+        self.instructions.append(Instruction(op, [self.input.lag(-1)], reads, (*(numbers or (params.size,)),)))
+
+    def _append(self, op: Op, size: int, reads: list[Operand], *numbers: int) -> Operand:
+        y = Operand(Buffer(size), size)
+        self.instructions.append(Instruction(op, [y], reads, (size, *numbers)))
+        return y
+
+
+def _panels(weight: Tensor, zero_row: bool) -> Tensor:
+    """Pack W (P, F) for sequential reads: panels of 64 outputs, in each the outputs of one input side by side.
+
+    P is padded with zeros to whole tiles; `zero_row` adds an input of zeros, which stands for "no category".
+    """
+    weight = weight.detach().to(torch.float32)
+    weight = nn.functional.pad(weight, (0, int(zero_row), 0, padded(weight.shape[0]) - weight.shape[0]))
+    return torch.cat([panel.t().reshape(-1) for panel in weight.split(PANEL)])

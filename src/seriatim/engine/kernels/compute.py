@@ -1,0 +1,175 @@
+"""What the instructions compute that neither loop nor sample."""
+
+# mypy: disable-error-code="call-arg, var-annotated"
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from seriatim.engine.kernels.attention import attend
+from seriatim.engine.kernels.memory import N0, N1, N2, NUM_OPERANDS, ROW, get, load, resolve, store
+from seriatim.engine.kernels.numbers import NONE, TANH, ZERO, activate, copy, sigmoid, tanh
+from seriatim.engine.kernels.tile import dot, tile_1x16, tile_1x64, tile_4x16
+from seriatim.engine.operands import ALIGN, PANEL, Op, Tap
+
+_LINEAR, _ACTIVATE, _GATE, _ADD, _LSTM, _GRU, _NORM, _ATTEND, _RAGGED = (
+    int(op) for op in (Op.LINEAR, Op.ACTIVATE, Op.GATE, Op.ADD, Op.LSTM, Op.GRU, Op.NORM, Op.ATTEND, Op.RAGGED)
+)
+_SELECT, _SUM = int(Tap.SELECT), int(Tap.ADD)
+
+
+@njit
+def _dense(y, y_stride, x, x_stride, w, count, size, rows):
+    for panel in range(0, size, PANEL):
+        width = min(PANEL, size - panel)
+        row = 0
+        while row + 4 <= rows:
+            for c in range(0, width, ALIGN):
+                y_tile = y + 4 * (row * y_stride + panel + c)
+                tile_4x16(y_tile, y_stride, x + 4 * row * x_stride, x_stride, w + 4 * c, width, count)
+            row += 4
+        while row < rows:
+            y_row, x_row = y + 4 * (row * y_stride + panel), x + 4 * row * x_stride
+            if width == PANEL:
+                tile_1x64(y_row, y_stride, x_row, x_stride, w, width, count)
+            else:
+                for c in range(0, width, ALIGN):
+                    tile_1x16(y_row + 4 * c, y_stride, x_row, x_stride, w + 4 * c, width, count)
+            row += 1
+        w += 4 * count * width
+
+
+@njit
+def _select(y, y_stride, x, x_stride, w, count, size, rows):
+    for row in range(rows):
+        index = int(load(x + 4 * row * x_stride, 0))
+        for panel in range(0, size, PANEL):
+            width = min(PANEL, size - panel)
+            w_row, y_row = w + 4 * (count * panel + index * width), y + 4 * (row * y_stride + panel)
+            for i in range(width):
+                store(y_row, i, load(y_row, i) + load(w_row, i))
+
+
+@njit
+def _linear(at, bases, strides, offsets, operands, rows):
+    """Run a LINEAR and its taps; return where the last tap stands."""
+    size, act, taps = get(at, N0), get(at, N1), get(at, N2)
+    y, y_stride = get(operands, 0), get(operands, NUM_OPERANDS)
+    bias, bias_stride = get(operands, 1), get(operands, NUM_OPERANDS + 1)
+    for row in range(rows):
+        copy(y + 4 * row * y_stride, bias + 4 * row * bias_stride, size)
+    for _ in range(taps):
+        at += ROW
+        resolve(at, bases, strides, offsets, operands)
+        kind, count = get(at, 0), get(at, N0)
+        x, x_stride, w = get(operands, 0), get(operands, NUM_OPERANDS), get(operands, 1)
+        if kind == _SELECT:
+            _select(y, y_stride, x, x_stride, w, count, size, rows)
+        elif kind == _SUM:
+            for row in range(rows):
+                y_row, x_row = y + 4 * row * y_stride, x + 4 * row * x_stride
+                for i in range(count):
+                    store(y_row, i, load(y_row, i) + load(x_row, i))
+        else:
+            _dense(y, y_stride, x, x_stride, w, count, size, rows)
+    if act != NONE:
+        for row in range(rows):
+            activate(y + 4 * row * y_stride, y + 4 * row * y_stride, size, act)
+    return at
+
+
+@njit
+def _gate(y, a, b, size, act):
+    if act == TANH:
+        for i in range(size):
+            store(y, i, tanh(load(a, i)) * sigmoid(load(b, i)))
+    else:
+        activate(y, a, size, act)
+        for i in range(size):
+            store(y, i, load(y, i) * sigmoid(load(b, i)))
+
+
+@njit
+def _lstm(h, c, before, gates, size):
+    i, f, g, o = gates, gates + 4 * size, gates + 8 * size, gates + 12 * size
+    for k in range(size):
+        cell = sigmoid(load(f, k)) * load(before, k) + sigmoid(load(i, k)) * tanh(load(g, k))
+        store(c, k, cell)
+        store(h, k, sigmoid(load(o, k)) * tanh(cell))
+
+
+@njit
+def _gru(h, before, gates, size):
+    r, z, a, b = gates, gates + 4 * size, gates + 8 * size, gates + 12 * size
+    for k in range(size):
+        keep = sigmoid(load(z, k))
+        new = tanh(load(a, k) + sigmoid(load(r, k)) * load(b, k))
+        store(h, k, new + keep * (load(before, k) - new))
+
+
+@njit
+def _norm(y, x, constants, size):
+    mean, variance = 0.0, 0.0
+    for i in range(size):
+        mean += float(load(x, i))
+    mean /= size
+    for i in range(size):
+        variance += (float(load(x, i)) - mean) ** 2
+    center = np.float32(mean)
+    scale = np.float32(1.0 / math.sqrt(variance / size + float(load(constants, 2 * size))))
+    for i in range(size):
+        store(y, i, (load(x, i) - center) * scale * load(constants, i) + load(constants, size + i))
+
+
+@njit
+def _ragged(y, x, kept, table, size, positions, features, t):
+    """Keep the inputs of position t, and write the outputs that it owns; zeros where others own more."""
+    ends = table + 4 * (positions + 1)
+    first, last = int(load(table, t)), int(load(table, t + 1))
+    begin, end = int(load(ends, t)), int(load(ends, t + 1))
+    weights = ends + 4 * (positions + 1)
+    for i in range(last - first):
+        store(kept, first + i, load(x, i))
+    for k in range(size):
+        if begin + k < end:
+            row = weights + 4 * (begin + k) * features
+            store(y, k, load(kept, features + begin + k) + dot(kept, row, last))
+        else:
+            store(y, k, ZERO)
+
+
+@njit
+def compute(op, at, t, bases, strides, offsets, operands, rows, workspace):
+    """Run the instruction at `at`, whose operands are resolved, for all rows; return where the next one stands."""
+    if op == _LINEAR:
+        return _linear(at, bases, strides, offsets, operands, rows) + ROW
+    size, n1, n2 = get(at, N0), get(at, N1), get(at, N2)
+    y, a, b, d = get(operands, 0), get(operands, 1), get(operands, 2), get(operands, 3)
+    y_stride, a_stride = 4 * get(operands, NUM_OPERANDS), 4 * get(operands, NUM_OPERANDS + 1)
+    b_stride, d_stride = 4 * get(operands, NUM_OPERANDS + 2), 4 * get(operands, NUM_OPERANDS + 3)
+    for _ in range(rows):
+        if op == _ACTIVATE:
+            activate(y, a, size, n1)
+        elif op == _ADD:
+            for i in range(size):
+                store(y, i, load(a, i) + load(b, i))
+        elif op == _GATE:
+            _gate(y, a, b, size, n1)
+        elif op == _LSTM:
+            _lstm(y, a, b, d, size)
+        elif op == _GRU:
+            _gru(y, a, b, size)
+        elif op == _NORM:
+            _norm(y, a, b, size)
+        elif op == _ATTEND:
+            attend(y, a, b, d, size, n1, n2, t, workspace)
+        elif op == _RAGGED:
+            _ragged(y, a, b, d, size, n1, n2, t)
+        else:  # DOT
+            for k in range(size):
+                store(y, k, load(b, k) + dot(a, d + 4 * k * n1, n1))
+        y, a, b, d = y + y_stride, a + a_stride, b + b_stride, d + d_stride
+    return at + ROW

@@ -1,0 +1,92 @@
+"""Functions of one number, written so that LLVM vectorises a loop over them.
+
+`fastmath` allows fused multiply-add and nothing else: NaN and infinity must survive to the sampler, which reports them.
+"""
+
+# mypy: disable-error-code="call-arg, var-annotated"
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from seriatim.engine.kernels.memory import load, store
+from seriatim.engine.operands import Act
+
+NONE, RELU, TANH, SIGMOID, ELU = (np.int64(act) for act in Act)
+ONE, TWO, ZERO = (np.float32(value) for value in (1, 2, 0))
+
+_LOG2E, _LN2_HIGH, _LN2_LOW = np.float32(1.4426950408889634), np.float32(0.693359375), np.float32(-2.12194440e-4)
+_ROUND32, _ROUND64 = np.float32(1.5 * 2**23), 1.5 * 2.0**52  # adding it leaves the nearest integer in the low bits
+_F1, _F2, _F3, _F4, _F5, _F6, _F7 = (np.float32(1 / math.factorial(k)) for k in range(1, 8))
+_LOWEST32, _HIGHEST32 = np.float32(-87), np.float32(88)
+
+
+@njit(fastmath={"contract"})
+def exp32(x):
+    """Return exp(x), held between e-38 and e38."""
+    x = _LOWEST32 if x < _LOWEST32 else x
+    x = _HIGHEST32 if x > _HIGHEST32 else x
+    t = x * _LOG2E + _ROUND32
+    n = t - _ROUND32
+    r = x - n * _LN2_HIGH - n * _LN2_LOW
+    p = ((((((_F7 * r + _F6) * r + _F5) * r + _F4) * r + _F3) * r + _F2) * r + _F1) * r + ONE
+    return p * np.int32((np.float32(t).view(np.int32) << 23) + (127 << 23)).view(np.float32)
+
+
+_D1, _D2, _D3, _D4, _D5, _D6, _D7, _D8, _D9, _D10, _D11, _D12, _D13 = (1 / math.factorial(k) for k in range(1, 14))
+
+
+@njit(fastmath={"contract"})
+def exp64(x):
+    """Return exp of a number that is not positive; below e-300 it is 0."""
+    y = -690.0 if x < -690.0 else x
+    t = y * 1.4426950408889634 + _ROUND64
+    n = t - _ROUND64
+    r = y - n * 0.693147180369123816490 - n * 1.90821492927058770002e-10
+    p = ((((((_D13 * r + _D12) * r + _D11) * r + _D10) * r + _D9) * r + _D8) * r + _D7) * r
+    p = ((((((p + _D6) * r + _D5) * r + _D4) * r + _D3) * r + _D2) * r + _D1) * r + 1.0
+    p = p * np.int64((np.float64(t).view(np.int64) << 52) + (1023 << 52)).view(np.float64)
+    return 0.0 if x < -690.0 else p
+
+
+@njit(fastmath={"contract"})
+def sigmoid(x):
+    """Return 1 / (1 + exp(-x))."""
+    return ONE / (ONE + exp32(-x))
+
+
+@njit(fastmath={"contract"})
+def tanh(x):
+    """Return tanh(x), to about 2e-7."""
+    return TWO / (ONE + exp32(-TWO * x)) - ONE
+
+
+@njit
+def copy(y, x, size):
+    """Write x into y."""
+    for i in range(size):
+        store(y, i, load(x, i))
+
+
+@njit
+def activate(y, x, size, act):
+    """Write act(x) into y."""
+    if act == NONE:
+        copy(y, x, size)
+    elif act == RELU:
+        for i in range(size):
+            value = load(x, i)
+            store(y, i, ZERO if value < ZERO else value)
+    elif act == TANH:
+        for i in range(size):
+            store(y, i, tanh(load(x, i)))
+    elif act == ELU:
+        for i in range(size):
+            value = load(x, i)
+            store(y, i, value if value > ZERO else exp32(value) - ONE)
+    else:
+        for i in range(size):
+            store(y, i, sigmoid(load(x, i)))

@@ -1,0 +1,150 @@
+"""The samplers: a value, and its log p where it is asked for, from the parameters of a head and the addressed noise.
+
+A sampler writes the value, and what the network reads of it. It returns log p, 0 where that is not asked for, and NaN
+for parameters that are no distribution.
+"""
+
+# mypy: disable-error-code="call-arg, var-annotated"
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from seriatim.engine.kernels.memory import N0, N1, N2, N3, NUM_OPERANDS, get, load, load64, store, store64
+from seriatim.engine.kernels.noise import uniform
+from seriatim.engine.kernels.numbers import ONE, exp64
+from seriatim.engine.kernels.quantiles import NORMAL, QUANTIZED, log_add, log_density, normal_quantile
+from seriatim.engine.operands import Op
+
+_BERNOULLI, _CATEGORICAL = int(Op.BERNOULLI), int(Op.CATEGORICAL)
+
+
+@njit
+def _bernoulli(params, read, value, u):
+    logit = float(load(params, 0))
+    if not math.isfinite(logit):
+        return math.nan
+    tail = math.log1p(math.exp(-abs(logit)))
+    bit = 1.0 if u >= 1 / (1 + math.exp(logit)) else 0.0
+    store(read, 0, np.float32(bit))
+    store64(value, 0, bit)
+    return min(logit if bit else -logit, 0.0) - tail
+
+
+@njit
+def _chosen(params, count, u, workspace):
+    """Return the category of a uniform and the log of the sum of all; -1 for logits that are no distribution."""
+    highest, known = load(params, 0), True
+    for k in range(count):
+        logit = load(params, k)
+        known &= logit == logit
+        highest = logit if logit > highest else highest
+    if not known or math.isinf(highest):  # single categories may be impossible, with a logit of -inf
+        return -1, 0.0
+    for k in range(count):
+        store64(workspace, k, exp64(float(load(params, k)) - float(highest)))
+    total = 0.0
+    for k in range(count):
+        total += load64(workspace, k)
+    cumulative, value = 0.0, count - 1
+    for k in range(count):
+        cumulative += load64(workspace, k)
+        if cumulative > u * total:
+            value = k
+            break
+    return value, float(highest) + math.log(total)
+
+
+@njit
+def _categorical(params, read, value, count, u, workspace):
+    category, total = _chosen(params, count, u, workspace)
+    if category < 0:
+        return math.nan
+    store(read, 0, np.float32(category))
+    store64(value, 0, float(category))
+    return float(load(params, category)) - total
+
+
+@njit
+def _component(params, m, count, family, constants):
+    """Return the location and the scale of component m of `count`, of whole numbers in their own unit."""
+    loc, log_scale = load(params, m), load(params, count + m)
+    scale = np.float32(math.exp(min(float(log_scale), 30.0))) + load(constants, 0)
+    if family == QUANTIZED:
+        half = load(constants, 1)
+        return float((loc + ONE) * half), float(scale * half)
+    return float(loc), float(scale)
+
+
+@njit
+def _real(params, read, out, mixed, family, constants, u0, u1, workspace, scored):
+    """Sample a location-scale distribution (mixed = 0), or a mixture of as many; whole numbers if it is quantised."""
+    count, chosen, total, places = max(mixed, 1), 0, 0.0, params + 4 * mixed
+    for i in range(2 * count):
+        if not math.isfinite(load(places, i)):
+            return math.nan
+    if mixed:  # single components may be impossible, with a logit of -inf
+        chosen, total = _chosen(params, mixed, u0, workspace)
+        if chosen < 0:
+            return math.nan
+    loc, scale = _component(places, chosen, count, family, constants)
+    u, levels = u1 if mixed else u0, float(load(constants, 2))
+    z = normal_quantile(u) if family == NORMAL else math.log(u / (1.0 - u))
+    value = loc + scale * z
+    if family == QUANTIZED:
+        value = min(max(math.floor(value + 0.5), 0.0), levels - 1)
+        store(read, 0, np.float32(value) / load(constants, 1) - ONE)
+    else:
+        value = float(np.float32(value))
+        store(read, 0, np.float32(value))
+    store64(out, 0, value)
+    log_prob = -math.inf
+    if not scored:
+        return 0.0
+    for m in range(count):
+        own_loc, own_scale = _component(places, m, count, family, constants)
+        term = log_density(family, value, own_loc, own_scale, levels)
+        if mixed:
+            term += float(load(params, m)) - total
+        log_prob = log_add(log_prob, term)
+    return log_prob
+
+
+@njit
+def draw(op, at, t, lane, operands, rows, num_rows, key0, key1, values, width, scores, score_width, workspace):
+    """Sample a value for each row; return a row whose parameters are no distribution, or -1.
+
+    Args:
+        op: the instruction at `at`, whose operands are resolved.
+        t, lane: the address of the noise.
+        rows: the row numbers of the noise.
+        values: where the first row's value goes; `width` numbers from row to row.
+        scores: where the log p of the first row is added up, or 0; `score_width` numbers from row to row.
+    """
+    read, params, constants = get(operands, 0), get(operands, 1), get(operands, 2)
+    read_stride, params_stride = 4 * get(operands, NUM_OPERANDS), 4 * get(operands, NUM_OPERANDS + 1)
+    size, family = get(at, N0), get(at, N1)
+    lane, values, scored = lane + get(at, N2), values + 8 * get(at, N3), scores != 0
+    for row in range(num_rows):
+        u = uniform(key0, key1, get(rows, row), t, lane)
+        if op == _BERNOULLI:
+            log_prob = _bernoulli(params, read, values, u)
+        elif op == _CATEGORICAL:
+            log_prob = _categorical(params, read, values, size, u, workspace)
+        else:
+            second = uniform(key0, key1, get(rows, row), t, lane + 1) if size else u
+            log_prob = _real(params, read, values, size, family, constants, u, second, workspace, scored)
+        if math.isnan(log_prob):
+            return row
+        if scored:
+            store64(scores, 0, load64(scores, 0) + log_prob)
+        read, params, values, scores = (
+            read + read_stride,
+            params + params_stride,
+            values + 8 * width,
+            scores + 8 * score_width,
+        )
+    return -1

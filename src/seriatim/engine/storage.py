@@ -1,0 +1,63 @@
+"""What a tape keeps: the weights of all rows, and what each row remembers from position to position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seriatim.engine.operands import Arena, Buffer, Instruction, Load, Operand, padded
+
+
+class Storage:
+    """The arenas of a tape, and the list of its instructions.
+
+    Args:
+        length: T, the number of positions, for layers that keep something of each.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.instructions: list[Instruction] = []
+        self.weights: list[Tensor] = []
+        self.weights_size = 0
+        self.path: tuple[Any, ...] = ()
+
+    @contextmanager
+    def at(self, key: Any) -> Iterator[None]:
+        """Say that what is lowered inside finds its own state under `key` of the current one."""
+        outer, self.path = self.path, (*self.path, key)
+        try:
+            yield
+        finally:
+            self.path = outer
+
+    def fresh(self, size: int) -> Operand:
+        """Return an operand that is read before an instruction writes it: a map that an LSTM fills."""
+        return Operand(Buffer(size), size)
+
+    def constant(self, size: int, load: Load) -> Operand:
+        """Return numbers that differ from row to row but not by position, such as a context's share of a bias.
+
+        Args:
+            size: F.
+            load: reads them, (B, 1, F), from the state of the layer being lowered.
+        """
+        return Operand(Buffer(size, arena=Arena.STATE, load=load, path=self.path), size)
+
+    def weight(self, values: Tensor) -> Operand:
+        """Put numbers into the weights."""
+        flat = values.detach().to(torch.float32).reshape(-1)
+        operand = Operand(Buffer(flat.numel(), arena=Arena.WEIGHTS, offset=self.weights_size), flat.numel())
+        self.weights.append(torch.nn.functional.pad(flat, (0, padded(flat.numel()) - flat.numel())))
+        self.weights_size += padded(flat.numel())
+        return operand
+
+    def table(self, values: Tensor) -> Operand:
+        """Return row t of values (T, F) at position t."""
+        width = values.shape[1]
+        whole = self.weight(nn.functional.pad(values, (0, padded(width) - width)))
+        return Operand(Buffer(width, arena=Arena.WEIGHTS, offset=whole.buffer.offset, reach=len(values) - 1), width)
