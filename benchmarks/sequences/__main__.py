@@ -1,4 +1,6 @@
-"""Sequence benchmarks: `python -m benchmarks.sequences TABLE [--peer-wavenet DIR] [--peer-fast DIR] [--only ...]`."""
+"""Sequence benchmarks: `python -m benchmarks.sequences TABLE [--data DIR] [--peer-wavenet DIR] [--peer-fast DIR]
+[--only ...]`.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,13 @@ import argparse
 import importlib
 from pathlib import Path
 
+from benchmarks.common import data_folder
+
 TABLES = {
+    "music": "piano rolls: independent notes, and models inside the chord",
     "speed": "generation by WaveNet and LSTM, against public generators and the limit of the machine; no data",
 }
+WITH_DATA = ("music",)
 
 
 def checkout(parser: argparse.ArgumentParser, option: str, given: str | None, file: str) -> Path | None:
@@ -22,6 +28,7 @@ def main() -> None:
     """Run one table, or print it from what is stored."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sequences", description=__doc__, allow_abbrev=False)
     parser.add_argument("table", choices=TABLES, help="; ".join(f"{k}: {v}" for k, v in TABLES.items()))
+    parser.add_argument("--data", help="the folder of the data sets; SERIATIM_DATA if not given")
     parser.add_argument("--peer-wavenet", help="speed: a checkout of r9y9/wavenet_vocoder, or its cells are not run")
     parser.add_argument("--peer-fast", help="speed: one of vincentherrmann/pytorch-wavenet, or its cells are not run")
     parser.add_argument("--only", nargs="*", default=[], help="some rows of the table")
@@ -31,6 +38,9 @@ def main() -> None:
     module = importlib.import_module(f"benchmarks.sequences.{arguments.table.replace('-', '_')}")
     if arguments.render:
         print(module.render())
+        return
+    if arguments.table in WITH_DATA:
+        module.run(data_folder(arguments.data), arguments.only)
         return
     peers = {
         "wavenet_vocoder": checkout(parser, "--peer-wavenet", arguments.peer_wavenet, "wavenet_vocoder/wavenet.py"),
