@@ -109,6 +109,10 @@ class TestFigures:
         assert "&lt;b&gt;" in figure.svg()
         ElementTree.fromstring(figure.svg_file())
         assert figure.png()[1:4] == b"PNG"
+        dashes = [Figure(30, ""), Figure(30, "")]
+        for own, words in zip(dashes, ("−1 – 2", "-1 - 2"), strict=True):
+            own.text(5, 20, words)
+        assert dashes[0].png() == dashes[1].png()
 
     @pytest.mark.parametrize("window", [1, 2, 3, 8, 50])
     def test_moving_mean_is_that_of_the_window(self, window):
@@ -138,6 +142,7 @@ class TestFigures:
         assert "mean 2.00" in figure.svg()
         bar = boxes(elements(figure, "note-news")[0])[0]
         assert bar[0] == pytest.approx(across(100 / 400), abs=0.1)
+        assert np.ptp(points(elements(figure, "news")[0])[:, 1]) == 0
         surprise_panel(figure, (20, 100), (0, 3), np.full(3, np.inf), "all", 1)
 
 
@@ -328,6 +333,7 @@ class TestText:
             ("\t", '<u class="tab">\t</u>'),
             (" ", "<u> </u>"),
             (" be", " be"),
+            ("a <b> & c", "a &lt;b&gt; &amp; c"),
             ("a  b", "a<u> </u><u> </u>b"),
         ],
     )
@@ -354,6 +360,7 @@ class TestText:
         assert len(html) < 60_000 + 5000 * 65  # so that the 100,000 of a usual page are some 6 MB
         assert "The first 5,000 of 6,000 characters." in html
         assert f"{bits.sum():,.1f}" in html  # the numbers are of all
+        assert read(html).tokens[0][1].startswith(f"{bits[0]:.2f} bits")
         assert "\n".join(read(html).lines).rstrip("\n") == text[:5000].rstrip("\n")
         needs_nothing(html)
 
@@ -365,8 +372,10 @@ class TestText:
         assert f'<div class="value">{30 / size:.3f}</div><div class="unit">bits per byte' in html
         assert '<div class="value">6.000</div><div class="unit">bits per token' in html
         assert "a &lt;title&gt;" in html
-        assert "<td class=m>\\xff</td>" in html.replace("  ", " ")
+        assert "<td class=m>\\xff</td>" in html
         assert "x" * 40 + "…" in html
+        for context in ("Zoë ", "x" * 12, "x" * 28):  # what stood before and behind, next to the token
+            assert f"<td class=m>{context}</td>" in html
         html.encode("utf-8")
         needs_nothing(html)
         assert "∞" in text_page(["a"], np.array([np.inf]), title="t")

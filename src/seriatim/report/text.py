@@ -185,7 +185,8 @@ def _most(tokens: Sequence[str], bits: np.ndarray, unit: str) -> Table:
     for place in np.argsort(-bits, kind="stable")[:_MOST].tolist():
         before = "".join(tokens[max(0, place - _BEFORE) : place])[-_BEFORE:]
         after = "".join(tokens[place + 1 : place + 1 + _AFTER])[:_AFTER]
-        cells = (_plain(text) for text in (before, tokens[place], after))
+        token = tokens[place] if len(tokens[place]) <= _LONGEST else tokens[place][:_LONGEST] + "…"
+        cells = (_plain(text) for text in (before, token, after))
         rows.append([f"{place + 1:,}", *cells, _number(bits[place], 2), f"{2.0 ** -bits[place]:.2g}"])
     header = (unit, "after", "came", "and then", "bits", "p")
     return Table(header, rows, "Line breaks are ↵, tabs ⇥.", numeric=(0, 4, 5), mono=(1, 2, 3))
@@ -194,7 +195,6 @@ def _most(tokens: Sequence[str], bits: np.ndarray, unit: str) -> Table:
 def _plain(text: str) -> str:
     marks = {"\n": "↵", "\t": "⇥"}
     shown = "".join(marks.get(c) or (c if c.isprintable() else _escaped(c)) for c in text)
-    shown = shown if len(shown) <= _LONGEST else shown[:_LONGEST] + "…"
     return shown.replace(" ", "␣") if not shown.strip(" ") else shown
 
 
