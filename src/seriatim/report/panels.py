@@ -154,11 +154,14 @@ def smoothed(values: np.ndarray, window: int) -> np.ndarray:
         >>> smoothed(np.array([0.0, 3.0, 0.0, 3.0]), 3).tolist()
         [1.5, 1.0, 2.0, 1.5]
     """
-    length = len(values)
-    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    start = np.clip(np.arange(length) - (window - 1) // 2, 0, length)
-    stop = np.clip(np.arange(length) + window // 2 + 1, 0, length)
-    return (sums[stop] - sums[start]) / (stop - start)
+    length, back, ahead = len(values), (window - 1) // 2, window // 2
+    sums = np.pad(np.cumsum(values, dtype=np.float64), (back + 1, ahead), mode="edge")
+    sums[: back + 1] = 0
+    found = sums[window:] - sums[:length]
+    found /= window
+    for t in {*range(min(back, length)), *range(max(0, length - ahead), length)}:  # where the window ends early
+        found[t] *= window / (min(length, t + ahead + 1) - max(0, t - back))
+    return found
 
 
 def checked(name: str, values: np.ndarray, *, length: int | None = None) -> np.ndarray:
