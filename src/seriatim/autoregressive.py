@@ -17,6 +17,7 @@ from torch.distributions import constraints
 
 from seriatim import engine as native_engine
 from seriatim.causal import State, select, tree_map
+from seriatim.controls import EXACT, Controls
 from seriatim.distributions import broadcast
 from seriatim.noise import by_position, random_seed, uniforms
 from seriatim.order import Order
@@ -236,12 +237,12 @@ class Autoregressive(td.Distribution):
         return flat._collect(lambda position, conditional: conditional.from_uniforms(noise(position)))
 
     @torch.no_grad()
-    def from_uniforms(self, u: Tensor) -> Tensor:
-        """Turn uniforms (*batch_shape, num_uniforms) into samples (*batch_shape, *event_shape)."""
+    def from_uniforms(self, u: Tensor, controls: Controls = EXACT) -> Tensor:
+        """Turn uniforms (*batch_shape, num_uniforms) into samples (*batch_shape, *event_shape), under controls."""
         lead = broadcast(u.shape[:-1], self.batch_shape)
         grid = u.expand(*lead, -1).reshape(-1, self.order.length, self.model.head.num_uniforms)
         flat = self.expand(lead).flattened(math.prod(lead))
-        x = flat._collect(lambda position, conditional: conditional.from_uniforms(grid[:, position, None]))
+        x = flat._collect(lambda t, conditional: controls.apply(conditional).from_uniforms(grid[:, t, None]))
         return x.reshape(*lead, *self.event_shape)
 
     def _collect(self, choose: Choose) -> Tensor:

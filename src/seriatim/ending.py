@@ -18,9 +18,11 @@ from torch import distributions as td
 from torch.distributions import constraints
 from torch.nn import functional as F
 
+from seriatim import distributions as d
 from seriatim.autoregressive import Autoregressive
 from seriatim.causal import Causal, State
 from seriatim.context import Encoder
+from seriatim.controls import Controls
 from seriatim.distributions import sample_from_torch
 from seriatim.heads import Head
 from seriatim.model import AutoregressiveModel
@@ -147,6 +149,21 @@ class ValueOrEnd(td.Distribution):
         """Turn uniforms (*batch_shape, num_uniforms) into values."""
         ended = u[..., 0] < torch.sigmoid(self.stop.double())
         return self.values.from_uniforms(u[..., 1:]).masked_fill(self.head.spread(ended), self.head.mark)
+
+    def controlled(self, controls: Controls) -> ValueOrEnd:
+        """Return what is sampled under controls: the end counts as one more value, after all others.
+
+        Raises:
+            ValueError: values that are not finitely many.
+        """
+        log_p = controls.log_masses(self.values)
+        stop = self.stop.double()[..., None]
+        log_q = controls.truncated(torch.cat([F.logsigmoid(-stop) + log_p, F.logsigmoid(stop)], dim=-1))
+        alive = log_q[..., :-1].logsumexp(-1)
+        # Where the end alone is left the values never come, but a distribution they must be.
+        log_q = torch.where(alive[..., None].isinf(), 0.0, log_q)
+        values = d.Categorical(logits=log_q[..., :-1], validate_args=False)
+        return ValueOrEnd(self.head, log_q[..., -1] - alive, values)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         return sample_from_torch(self, sample_shape)

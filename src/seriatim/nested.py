@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch import distributions as td
 from torch.distributions import constraints
 
 from seriatim.autoregressive import Autoregressive
 from seriatim.context import Vector
+from seriatim.controls import Controls
 from seriatim.heads import Head
 from seriatim.model import AutoregressiveModel
 
@@ -50,8 +53,8 @@ class Nested(Head):
         inner = self.model.order.to_positions(values.flatten(0, 1))
         return self.model.head.encode(inner, self.model.order.permutation).flatten(1).unflatten(0, values.shape[:2])
 
-    def forward(self, params: Tensor, variables: Tensor | None = None) -> Autoregressive:
-        return Autoregressive(self.model, params, validate_args=False)
+    def forward(self, params: Tensor, variables: Tensor | None = None) -> NestedValues:
+        return NestedValues(self.model, params, validate_args=False)
 
     @property
     def support(self) -> Any:
@@ -65,3 +68,62 @@ class Nested(Head):
 
     def extra_repr(self) -> str:
         return type(self.model).__name__
+
+
+class NestedValues(Autoregressive):
+    """The values inside a position: an inner model's distribution.
+
+    Example:
+        >>> import torch
+        >>> from seriatim.models import NADE
+        >>> chord = Nested(NADE((3,), hidden_features=4, encoder=Vector(8)))(torch.zeros(2, 1, 8))
+        >>> isinstance(chord, NestedValues), chord.num_uniforms
+        (True, 3)
+    """
+
+    def controlled(self, controls: Controls) -> ControlledValues:
+        """Return what is sampled under controls of each value inside.
+
+        Raises:
+            ValueError: values that are not finitely many.
+        """
+        return ControlledValues(self, controls)
+
+
+class ControlledValues(td.Distribution):
+    """The values inside a position under controls of each.
+
+        q(x) = prod_i q(x_i | x_1, ..., x_i-1)
+
+    Args:
+        joint: the values without controls.
+        controls: of their conditionals.
+
+    Example:
+        >>> import torch
+        >>> from seriatim.models import NADE
+        >>> chord = Nested(NADE((3,), hidden_features=4, encoder=Vector(8)))
+        >>> q = Controls(top_k=1).apply(chord(torch.zeros(2, 1, 8)))
+        >>> bool((q.log_prob(q.from_uniforms(torch.full((2, 1, 3), 0.5).double())) == 0).all())
+        True
+    """
+
+    arg_constraints: dict[str, Any] = {}
+    has_rsample = False
+
+    def __init__(self, joint: Autoregressive, controls: Controls) -> None:
+        self.joint, self.controls, self.num_uniforms = joint, controls, joint.num_uniforms
+        inner, order = joint.model, joint.order
+        zeros = torch.zeros(1, 1, inner.head.num_params, device=inner.device, dtype=inner.dtype)
+        controls.apply(inner.head(zeros, order.places(0, 1)))  # refused here, before anything is drawn
+        super().__init__(joint.batch_shape, joint.event_shape, validate_args=False)
+
+    def from_uniforms(self, u: Tensor) -> Tensor:
+        """Turn uniforms (*batch_shape, num_uniforms) into values."""
+        return self.joint.from_uniforms(u, self.controls)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log q in nats."""
+        lead = value.shape[: value.ndim - len(self.event_shape)]
+        x = self.joint.order.to_positions(value.reshape(-1, *self.event_shape)).unflatten(0, lead)
+        return self.controls.apply(self.joint.conditionals(value)).log_prob(x).sum(-1)

@@ -17,7 +17,7 @@ from seriatim.cli.errors import UserError
 from seriatim.cli.loading import Run, load_rows, open_run
 from seriatim.cli.output import csv_text, say, write_file
 from seriatim.cli.reporting import footer, quick_checks, read_history, spread
-from seriatim.cli.sample import write_rows
+from seriatim.cli.sample import Drawn, write_picture
 from seriatim.cli.settings import DataConfig, RunConfig, resolve
 from seriatim.data import Dataset
 from seriatim.model import AutoregressiveModel
@@ -206,7 +206,7 @@ def _pictures(out: Path, made: Run, tree: Run, data: Dataset, view: View, seed: 
     from seriatim.cli.explain import heat_map
 
     many = generate(made.model, 64, seed=seed).numpy()
-    write_file(out / "samples.png", lambda file: write_rows(made, many, file, ".png"))
+    write_file(out / "samples.png", lambda file: write_picture(made, Drawn(many), file))
     sections = [samples_section(view, many[:NUM_SAMPLES], data.train, "the MADE")]
     rows = spread(data.test, 4)
     half: Completion = complete(made.model, rows, "top", num=8, seed=seed)

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from seriatim.autoregressive import Autoregressive, OrderEnsemble
+from seriatim.autoregressive import OrderEnsemble
+from seriatim.controls import EXACT, Controls
 from seriatim.model import AutoregressiveModel
 from seriatim.noise import random_seed, uniforms
-from seriatim.tasks.grow import check_temperature, steps
-from seriatim.tasks.rows import Joint, as_joint, in_eval_mode, take
+from seriatim.tasks.rows import Joint, take
+from seriatim.tasks.sampler import Sampler, as_prompt, joint_of, one_order
 
 if TYPE_CHECKING:
     from seriatim.engine import Engine
 
 Progress = Callable[[int, int], None]
 """Called with the number of samples done and the number wanted."""
+
+
+class Generated(NamedTuple):
+    """Samples and how probable each is.
+
+    Attributes:
+        samples: (num, *event_shape).
+        log_prob: (num,) log p(x | c) under the model in nats, float64; after a prompt of what follows it, given it.
+        log_q: (num,) the same under what was sampled: log p where there are no controls.
+    """
+
+    samples: Tensor
+    log_prob: Tensor
+    log_q: Tensor
 
 
 @torch.no_grad()
@@ -31,7 +46,9 @@ def generate(
     first_row: int = 0,
     batch_size: int = 256,
     engine: Engine = "auto",
-    temperature: float = 1.0,
+    controls: Controls = EXACT,
+    length: int | None = None,
+    prompt: Any = None,
     progress: Progress | None = None,
 ) -> Tensor:
     """Draw samples in batches; sample r depends on (seed, r) and its context only, not on the batches.
@@ -46,15 +63,17 @@ def generate(
         first_row: the number of the first sample, to go on where an earlier call ended.
         batch_size: samples at a time.
         engine: "auto", "native" or "reference", as for `Autoregressive.sample`: the samples are the same.
-        temperature: of each conditional (`temper`); at any but 1 `rollout` draws, and not from p.
+        controls: temperature and truncations of each conditional; with any of them samples are not from p.
+        length: of sequences, where the network runs over any length; the model's own if None.
+        prompt: values of the first positions, (k, *value_shape) or (num, k, *value_shape), kept as they are.
         progress: called after each batch with (samples done, num).
 
     Returns:
         (num, *event_shape).
 
     Raises:
-        ValueError: a negative number, contexts that are not one or `num`, "native" for a model without it or at a
-            temperature, or a temperature for values that are no bits or levels.
+        ValueError: a negative number, contexts that are not one or `num`, a length or a prompt that does not fit the
+            model, "native" for a model without it or with controls, or controls of values that are not finitely many.
 
     Example:
         >>> from seriatim.models import FVSBN
@@ -62,50 +81,96 @@ def generate(
         >>> ten = generate(model, 10, seed=0, batch_size=4)
         >>> bool((ten[7:] == generate(model, 3, seed=0, first_row=7)).all())
         True
+        >>> generate(model, 2, seed=0, controls=Controls(top_k=1), prompt=[1])[:, 0]
+        tensor([1., 1.])
     """
-    joint = as_joint(model, context)
+    joint, sampler = joint_of(model, num, context, length), _sampler(seed, engine, controls)
+    return torch.cat([part for part, *_ in _parts(joint, num, sampler, first_row, batch_size, prompt, progress)])
+
+
+@torch.no_grad()
+def generate_scored(
+    model: AutoregressiveModel | Joint,
+    num: int,
+    context: Any = None,
+    *,
+    seed: int | None = None,
+    first_row: int = 0,
+    batch_size: int = 256,
+    engine: Engine = "auto",
+    controls: Controls = EXACT,
+    length: int | None = None,
+    prompt: Any = None,
+    progress: Progress | None = None,
+) -> Generated:
+    """Draw the samples of `generate`, and say how probable each is under the model and under what was sampled.
+
+        log p(x) = sum_t log p(x_t | x_<t),    log q(x) = sum_t log q(x_t | x_<t)
+
+    exp(log p - log q) weighs samples under controls as samples of p, but for what controls leave out.
+
+    Args:
+        model: a model, or one order of it, of batch shape () or (num,); the rest as for `generate`.
+
+    Raises:
+        ValueError: as `generate`, or an ensemble, whose samples have different orders.
+
+    Example:
+        >>> from seriatim.models import FVSBN
+        >>> greedy = generate_scored(FVSBN((3,)), 4, seed=0, controls=Controls(top_k=1))
+        >>> greedy.log_prob.shape, greedy.log_q
+        (torch.Size([4]), tensor([0., 0., 0., 0.], dtype=torch.float64))
+    """
+    joint, sampler = one_order(joint_of(model, num, context, length)), _sampler(seed, engine, controls, scored=True)
+    columns = zip(*_parts(joint, num, sampler, first_row, batch_size, prompt, progress), strict=True)
+    return Generated(*(torch.cat(column) for column in columns))
+
+
+def _sampler(seed: int | None, engine: Engine, controls: Controls, scored: bool = False) -> Sampler:
+    return Sampler(random_seed() if seed is None else seed, engine, controls, scored)
+
+
+def _parts(
+    joint: Joint, num: int, sampler: Sampler, first_row: int, batch_size: int, prompt: Any, progress: Progress | None
+) -> Iterator[Generated]:
+    """Yield samples batch by batch."""
     if num < 0 or first_row < 0 or batch_size < 1:
         raise ValueError(
             f"expected num >= 0, first_row >= 0 and batch_size >= 1, got {num}, {first_row} and {batch_size}"
         )
-    if joint.batch_shape and joint.batch_shape[0] not in (1, num):
-        raise ValueError(f"context: expected one, or one for each of {num} samples, got {joint.batch_shape[0]}")
-    check_temperature(temperature)
-    if temperature != 1 and engine == "native":
-        raise ValueError(f"engine: expected 'auto' or 'reference' at temperature {temperature}, got 'native'")
-    seed = random_seed() if seed is None else seed
-    parts = []
-    with in_eval_mode(joint):
-        for index in torch.arange(num).split(batch_size) if num else [torch.arange(0)]:
-            parts.append(sample_rows(take(joint, index), index + first_row, seed, engine, temperature))
-            if progress is not None:
-                progress(sum(len(part) for part in parts), num)
-    return torch.cat(parts)
+    sampler.check(joint)
+    given = None if isinstance(joint, OrderEnsemble) and prompt is None else as_prompt(prompt, one_order(joint), num)
+    for index in torch.arange(num).split(batch_size) if num else [torch.arange(0)]:
+        own = None if given is None else given[index.to(given.device)]
+        yield _rows(take(joint, index), index + first_row, sampler, own)
+        if progress is not None:
+            progress(int(index[-1]) + 1 if num else 0, num)
 
 
-def sample_rows(joint: Joint, rows: Tensor, seed: int, engine: Engine = "auto", temperature: float = 1.0) -> Tensor:
-    """Draw the samples (B, *event_shape) whose noise has the given row numbers (B,), for a batch shape of (B,).
+def _rows(joint: Joint, rows: Tensor, sampler: Sampler, prompt: Tensor | None) -> Generated:
+    """Draw the samples whose noise has the given row numbers (B,), for a batch shape of (B,)."""
+    if isinstance(joint, OrderEnsemble):
+        return _of_ensemble(joint, rows, sampler)
+    given = as_prompt(None, joint, len(rows)) if prompt is None else prompt
+    blocks = list(sampler.blocks(joint, rows, joint.order.length, given))
+    values = torch.cat([given, *(block.values for block in blocks)], dim=1)
+    samples = joint.order.to_data(values) if len(rows) else values.new_zeros(0, *joint.event_shape)
+    total = torch.zeros(len(rows), dtype=torch.float64, device=values.device)
+    log_prob = sum((block.log_prob.double().sum(1) for block in blocks if block.log_prob is not None), total)
+    log_q = sum((block.log_q.double().sum(1) for block in blocks if block.log_q is not None), total)
+    return Generated(samples, log_prob, log_q)
 
-    Of an ensemble of orders each row first picks its order.
 
-    Example:
-        >>> from seriatim.models import FVSBN
-        >>> sample_rows(FVSBN((3,))().expand((2,)), torch.tensor([0, 5]), seed=0).shape
-        torch.Size([2, 3])
-    """
-    if isinstance(joint, Autoregressive):
-        if temperature == 1 or not len(rows):
-            return joint.sample_rows(rows.to(joint.model.device), seed, engine)
-        drawn = [step.value for step in steps(joint, rows, seed, temperature)]
-        return joint.order.to_data(torch.cat(drawn, dim=1))
-    assert isinstance(joint, OrderEnsemble)
+def _of_ensemble(joint: OrderEnsemble, rows: Tensor, sampler: Sampler) -> Generated:
+    """Draw as `_rows`: each row first picks its order. What is scored are the members, not the mixture."""
     length = joint.members[0].order.length
     # As in `OrderEnsemble.sample`: the position after the last has no value, and its noise picks the order.
-    u = uniforms(seed, rows, torch.tensor([length]), 1).flatten()
+    u = uniforms(sampler.seed, rows, torch.tensor([length]), 1).flatten()
     picked = (u * len(joint.members)).long()
     parts, places = [], []
     for k, member in enumerate(joint.members):
         mine = (picked == k).nonzero().squeeze(1)
-        parts.append(sample_rows(take(member, mine), rows[mine], seed, engine, temperature))
+        parts.append(_rows(take(member, mine), rows[mine], sampler, None))
         places.append(mine)
-    return torch.cat(parts)[torch.cat(places).argsort()]
+    back = torch.cat(places).argsort()
+    return Generated(*(torch.cat(column)[back] for column in zip(*parts, strict=True)))
