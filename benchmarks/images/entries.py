@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks.common import WORK, load_rows, provenance, store, table
 from benchmarks.density.mnist import interval
@@ -20,12 +21,15 @@ from seriatim.training import TrainConfig, train
 
 
 class Entry(NamedTuple):
-    """A row of the table: the model in a scan, how it is trained, the target in nats, the number of scans averaged."""
+    """A row of the table: the model in a scan, how it is trained, the target in nats, the number of scans averaged,
+    and whether half of the training images are seen left and right exchanged.
+    """
 
     make: Callable[[Order], AutoregressiveModel]
     config: TrainConfig
     target: float | None = None
     scans: int = 1
+    flipped: bool = False
 
 
 def config(epochs: int, batch_size: int, learning_rate: float, **changes: Any) -> TrainConfig:
@@ -60,6 +64,17 @@ def snail(features: int, blocks: int, dropout: float) -> Callable[[Order], Autor
     )
 
 
+def flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Return images (B, H, W), each left and right exchanged or not with the same chance.
+
+    Example:
+        >>> flip(torch.arange(6).reshape(2, 1, 3), torch.Generator().manual_seed(0)).tolist()
+        [[[2, 1, 0]], [[3, 4, 5]]]
+    """
+    chosen = torch.rand(len(images), generator=generator) < 0.5
+    return torch.where(chosen[:, None, None], images.flip(2), images)
+
+
 def mixed(nats: list[np.ndarray]) -> np.ndarray:
     """Return -log of the mean of the joint probabilities behind several -log p, (N,)."""
     return np.log(len(nats)) - np.logaddexp.reduce(-np.stack(nats), axis=0)
@@ -76,7 +91,8 @@ def measure(data: dict[str, np.ndarray], device: str, name: str, entry: Entry, w
         torch.manual_seed(settings.seed + k)
         model = entry.make(scan)
         resume = (folder / "config.yaml").exists()
-        results.append(train(model, (data["train"], data["valid"]), settings, folder, resume=resume))
+        splits, transform = (data["train"], data["valid"]), flip if entry.flipped else None
+        results.append(train(model, splits, settings, folder, resume=resume, transform=transform))
         model.to(device)
         nats.append(-model.score_samples(data["test"], batch_size=250))
         valid.append(-model.score_samples(data["valid"], batch_size=250))
