@@ -42,6 +42,8 @@ class AutoregressiveModel(Configurable, nn.Module):
     """
 
     schema: Any = None  # of the table the model was fitted to (`seriatim.data.Schema`)
+    codec: Any = None  # of the sequences it was fitted to (`seriatim.data.Codec`)
+    source_codec: Any = None  # of the sources that they are conditioned on
 
     def __init__(self, network: Causal, head: Head, order: Order, encoder: Encoder | None = None) -> None:
         super().__init__()

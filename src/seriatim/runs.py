@@ -30,8 +30,10 @@ from torch import Tensor
 
 from seriatim import __version__
 from seriatim.config import from_config
+from seriatim.data.codecs import codec_of
 from seriatim.data.files import replacing
 from seriatim.data.schema import Schema
+from seriatim.data.sequences import Codec
 from seriatim.model import AutoregressiveModel
 
 FORMAT = 1
@@ -92,6 +94,8 @@ def save(
     *,
     card: Card | Mapping[str, Any] | None = None,
     schema: Schema | None = None,
+    codec: Codec | None = None,
+    source_codec: Codec | None = None,
 ) -> Path:
     """Write a model: `config.json`, `model.safetensors` and `README.md`, each whole or not at all.
 
@@ -100,6 +104,8 @@ def save(
         folder: where to; made if absent, files of an earlier model are replaced.
         card: facts for the card, a `Card` or a dict of its fields.
         schema: of the columns of a table; that of the model (`model.schema`) if None.
+        codec: between the values of sequences and what people have; that of the model (`model.codec`) if None.
+        source_codec: the same for sources that sequences are conditioned on.
 
     Returns:
         The folder.
@@ -118,7 +124,8 @@ def save(
         True
     """
     facts, own = make_card(card), model.config
-    schema = schema or getattr(model, "schema", None)
+    schema, codec = schema or model.schema, codec or model.codec
+    source_codec = source_codec or model.source_codec
     folder = _made(folder)
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     _write_text(folder / README, _readme(model, facts, folder))
@@ -132,6 +139,8 @@ def save(
         "model": own,
         "weights_sha256": digest,
         "schema": None if schema is None else schema.model_dump(mode="json"),
+        "codec": None if codec is None else codec.model_dump(),
+        "source_codec": None if source_codec is None else source_codec.model_dump(),
         "card": facts.model_dump(mode="json"),
     }
     # The configuration comes last and names the weights: half a replacement is refused by `load`, never mixed.
@@ -140,7 +149,7 @@ def save(
 
 
 def load(path: str | Path) -> AutoregressiveModel:
-    """Read a model written by `save`, in eval mode on the CPU; `model.schema` is that of its table, or None.
+    """Read a model written by `save`, in eval mode on the CPU, with its `schema` and codecs where it has some.
 
     Args:
         path: the folder of the model, or the run folder that holds it as `model/`.
@@ -169,6 +178,7 @@ def load(path: str | Path) -> AutoregressiveModel:
         raise ValueError(f"{folder / CONFIG}: expected the configuration of a model, got {type(model).__name__}")
     _fill(model, weights, folder / WEIGHTS)
     model.schema = _schema(config, folder / CONFIG)
+    model.codec, model.source_codec = (_codec(config.get(name), folder / CONFIG) for name in ("codec", "source_codec"))
     return model.eval()
 
 
@@ -344,6 +354,13 @@ def _schema(config: dict[str, Any], file: Path) -> Schema | None:
         return None if config.get("schema") is None else Schema.model_validate(config["schema"])
     except ValidationError as error:
         raise ValueError(f"{file}: expected the schema of a table, got: {error.errors()[0]['msg']}") from None
+
+
+def _codec(fields: Any, file: Path) -> Codec | None:
+    try:
+        return None if fields is None else codec_of(fields)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file}: expected a codec of sequences, got: {error}") from None
 
 
 def _read_weights(file: Path, digest: str | None) -> dict[str, Tensor]:

@@ -29,6 +29,8 @@ def build(config: RunConfig, data: Dataset) -> AutoregressiveModel:
     conditional = config.data.context == "labels"
     if conditional and data.labels is None:
         raise UserError(f"--context: expected data with labels, got none in {config.data.source}")
+    if config.model.get("inside") is not None:
+        raise UserError(f"model.inside: expected none, for rows of one shape, got {config.model['inside']}")
     head = _head(config.model, data)
     if head is not None and data.kind in DISCRETE and not head.discrete:
         raise UserError(

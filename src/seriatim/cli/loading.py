@@ -57,7 +57,8 @@ class Run:
         """
         if self.settings is None:
             raise UserError(f"{self.path}: expected a run, with config.yaml that names its data, got a model alone")
-        source, data = self.settings.data.source, load_again(self.settings.data, self.path)
+        source = self.settings.data.source
+        data = of_rows(load_again(self.settings.data, self.path), source)
         digest = self.card.get("data", {}).get("sha256 of train, valid and test", data.digest)
         if digest != data.digest:
             raise UserError(
@@ -103,7 +104,7 @@ class Run:
         return self.model.ensemble(orders, context)
 
 
-def load_again(settings: DataConfig, run: Path) -> Dataset:
+def load_again(settings: DataConfig, run: Path) -> Dataset | Sequences:
     """Load the data of a run.
 
     Raises:
@@ -115,7 +116,18 @@ def load_again(settings: DataConfig, run: Path) -> Dataset:
                 f"{path}: expected the data of {run}, got no such file or folder: put it back, or write where it is "
                 f"now to {run / 'config.yaml'} (data.{name})"
             )
-    return load_rows(settings)
+    return data_module.load(settings.source, **settings.load_options)
+
+
+def of_rows(data: Dataset | Sequences, source: str) -> Dataset:
+    """Return a data set that is known to hold rows.
+
+    Raises:
+        UserError: sequences.
+    """
+    if isinstance(data, Sequences):
+        raise UserError(f"{source}: expected rows of one shape, got sequences of {data.unit}s")
+    return data
 
 
 def load_rows(settings: DataConfig) -> Dataset:
@@ -124,10 +136,7 @@ def load_rows(settings: DataConfig) -> Dataset:
     Raises:
         UserError: sequences.
     """
-    data = data_module.load(settings.source, **settings.load_options)
-    if isinstance(data, Sequences):
-        raise UserError(f"{settings.source}: expected rows of one shape, got sequences of {data.unit}s")
-    return data
+    return of_rows(data_module.load(settings.source, **settings.load_options), settings.source)
 
 
 def open_run(path: Path, device: str = "auto") -> Run:

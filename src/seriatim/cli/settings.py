@@ -46,6 +46,15 @@ class DataConfig(BaseModel):
     max_categories: int | None = None
     tokens: str | None = None
     lines: bool | None = None
+    read_as: Literal["series", "pairs", "music"] | None = None
+    target: str | None = None
+    valid_target: str | None = None
+    test_target: str | None = None
+    source_tokens: str | None = None
+    joint: bool | None = None
+    rate: float | None = None
+    encoding: str | None = None
+    pattern: str | None = None
 
     @property
     def paths(self) -> dict[str, str]:
@@ -53,7 +62,8 @@ class DataConfig(BaseModel):
         from seriatim.data import NAMED
 
         given = {"source": None if self.source in NAMED else self.source, "data_dir": self.data_dir}
-        given |= {"valid": self.valid, "test": self.test}
+        given |= {"valid": self.valid, "test": self.test, "target": self.target}
+        given |= {"valid_target": self.valid_target, "test_target": self.test_target}
         return {field: path for field, path in given.items() if path is not None}
 
     def located(self) -> DataConfig:
@@ -86,12 +96,16 @@ class RunConfig(BaseModel):
     @property
     def model_options(self) -> dict[str, Any]:
         """The options of the model, without its name and head."""
-        return {name: value for name, value in self.model.items() if name not in ("name", "head", "head_options")}
+        others = ("name", "head", "head_options", "inside")
+        return {name: value for name, value in self.model.items() if name not in others}
 
 
 class _HeadConfig(BaseModel):
     head: str | None = Field(None, description="class of the values at one place; chosen by the data if None")
     head_options: dict[str, Any] = Field({}, description="options of the head")
+    inside: str | None = Field(
+        None, description="sequences of several values at a position: made, nade or independent; chosen by the data"
+    )
 
 
 class _BayesNetOptions(BaseModel):
@@ -118,7 +132,7 @@ def options_of(name: str) -> type[BaseModel]:
 
     Example:
         >>> sorted(options_of("nade").model_fields)
-        ['activation', 'head', 'head_options', 'hidden_features', 'order']
+        ['activation', 'head', 'head_options', 'hidden_features', 'inside', 'order']
     """
     from seriatim.models import MODELS
 

@@ -14,7 +14,7 @@ from seriatim.cli.output import say, show, show_json
 
 if TYPE_CHECKING:
     from seriatim.cli.settings import RunConfig
-    from seriatim.data import Dataset
+    from seriatim.data import Dataset, Sequences
     from seriatim.model import AutoregressiveModel
     from seriatim.runs import RunFolder
 
@@ -82,7 +82,9 @@ def run(
 def _tell(result: dict[str, Any]) -> None:
     """Show how training ended and what may come next."""
     if result["valid_nats"] is not None:
-        show(f"validation: {result['valid_nats']:.4f} nats per row, {result['valid_bits_per_dim']:.4f} bits/dim")
+        unit = result.get("unit", "row")
+        bits = "bits/dim" if unit == "row" else f"bits per {unit}"
+        show(f"validation: {result['valid_nats']:.4f} nats per {unit}, {result['valid_bits_per_dim']:.4f} {bits}")
     show(f"run: {result['run']}")
     say(f"next: seriatim evaluate {result['run']}   or: seriatim report {result['run']}")
 
@@ -96,24 +98,30 @@ def _size(text: str) -> int | list[int]:
 
 
 def _start(given: dict[str, Any], file: Path | None, sets: list[str], out: Path | None) -> dict[str, Any] | None:
-    from seriatim.cli.building import build, preset
-    from seriatim.cli.loading import load_rows
     from seriatim.cli.settings import merge, parse_set, read_yaml, resolve
+    from seriatim.data import Sequences, load
     from seriatim.runs import RunFolder
 
     values = merge(read_yaml(file), given) if file is not None else given
     values = merge(values, parse_set(sets))
-    values = merge({"model": {"name": "made"}}, values)
     if not values.get("data"):
-        raise UserError("DATA: expected a named set, a file or a folder of images, got none")
-    config = resolve(values)
-    data = load_rows(config.data)
+        raise UserError("DATA: expected a named set, a file or a folder, got none")
+    settings = resolve({"model": {"name": "made"}, "data": values["data"]}).data  # the model may follow from the data
+    data = load(settings.source, **settings.load_options)
     for note in data.notes:
         say(f"note: {note}")
-    config = config.model_copy(
-        update={"training": preset(data, values.get("training") or {}), "data": config.data.located()}
-    )
-    model = build(config, data)
+    if isinstance(data, Sequences):
+        from seriatim.cli.building_sequences import preset_sequences, usual_model
+
+        config = resolve(merge({"model": {"name": usual_model(data)}}, values))
+        training = preset_sequences(data, values.get("training") or {}, config.model["name"])
+    else:
+        from seriatim.cli.building import preset
+
+        config = resolve(merge({"model": {"name": "made"}}, values))
+        training = preset(data, values.get("training") or {})
+    config = config.model_copy(update={"training": training, "data": config.data.located()})
+    model = _build(config, data)
     folder = RunFolder.create(out or _fresh(f"{data.name}-{config.model['name']}"), config.model_dump(mode="json"))
     try:
         return fit_run(model, data, config, folder, resume=False)
@@ -122,8 +130,23 @@ def _start(given: dict[str, Any], file: Path | None, sets: list[str], out: Path 
         raise
 
 
+def _build(config: RunConfig, data: Dataset | Sequences) -> AutoregressiveModel:
+    from seriatim.data import Sequences
+
+    if not isinstance(data, Sequences):
+        from seriatim.cli.building import build
+
+        return build(config, data)
+    from seriatim.cli.building_sequences import build_sequences
+
+    model = build_sequences(config, data)
+    if (field := getattr(model, "receptive_field", None)) is not None:
+        seconds = f", {field / data.rate:.3g} seconds" if data.rate else ""
+        say(f"receptive field: {field:,} {data.unit}s{seconds}")
+    return model
+
+
 def _resume(path: Path, given: dict[str, Any], sets: list[str]) -> dict[str, Any] | None:
-    from seriatim.cli.building import build
     from seriatim.cli.loading import load_again
     from seriatim.cli.settings import CLOSED_FORM, merge, parse_set, resolve
     from seriatim.runs import RunFolder
@@ -133,21 +156,22 @@ def _resume(path: Path, given: dict[str, Any], sets: list[str]) -> dict[str, Any
     if config.model["name"] in CLOSED_FORM:
         raise UserError(f"--resume: expected a run of training by steps, got a {config.model['name']}, which has none")
     data = load_again(config.data, path)
-    result = fit_run(build(config, data), data, config, folder, resume=True)
+    result = fit_run(_build(config, data), data, config, folder, resume=True)
     _rewrite(folder, config)
     return result
 
 
 def fit_run(
-    model: AutoregressiveModel, data: Dataset, config: RunConfig, folder: RunFolder, *, resume: bool
+    model: AutoregressiveModel, data: Dataset | Sequences, config: RunConfig, folder: RunFolder, *, resume: bool
 ) -> dict[str, Any] | None:
     """Train the model, or keep one fitted in closed form; None in processes that only help."""
     from seriatim.cli.settings import CLOSED_FORM
+    from seriatim.data import Dataset
     from seriatim.runs import is_first_process
     from seriatim.tasks import evaluate
     from seriatim.training import train
 
-    if config.model["name"] in CLOSED_FORM:
+    if config.model["name"] in CLOSED_FORM and isinstance(data, Dataset):
         score = evaluate(model, data.valid)
         _keep(model, data, folder, score.nats, score.bits_per_dim)
         return {
@@ -162,6 +186,7 @@ def fit_run(
         return None
     return {
         "run": str(folder.path),
+        "unit": getattr(data, "unit", "row"),
         "valid_nats": result.valid_nats,
         "valid_bits_per_dim": result.valid_bits_per_dim,
         "best_epoch": result.best_epoch,
@@ -181,9 +206,10 @@ def _keep(model: AutoregressiveModel, data: Dataset, folder: RunFolder, nats: fl
     save(model, folder.model, card=card, schema=data.schema)
 
 
-def _classes(model: AutoregressiveModel, data: Dataset) -> dict[str, str]:
-    """The names of the classes, as the card of a conditional model keeps them."""
-    return {} if model.encoder is None or not data.class_names else {"classes": json.dumps(data.class_names)}
+def _classes(model: AutoregressiveModel, data: Dataset | Sequences) -> dict[str, str]:
+    """The names of the classes, as the card of a conditional model keeps them; those of sequences are its encoder's."""
+    names = getattr(data, "class_names", None)
+    return {} if model.encoder is None or not names else {"classes": json.dumps(names)}
 
 
 def _fresh(name: str) -> Path:

@@ -143,7 +143,8 @@ def train(
         folder=None if run is None else run.path,
     )
     if run is not None and is_first_process():
-        save(model, run.model, card=_card(result, rows, facts), schema=rows.schema)
+        codecs = {"codec": rows.codec, "source_codec": rows.source_codec}
+        save(model, run.model, card=_card(result, rows, facts), schema=rows.schema, **codecs)
     return result
 
 
