@@ -12,9 +12,10 @@ from benchmarks.common import data_folder
 
 TABLES = {
     "music": "piano rolls: independent notes, and models inside the chord",
+    "text": "tiny Shakespeare, characters",
     "speed": "generation by WaveNet and LSTM, against public generators and the limit of the machine; no data",
 }
-WITH_DATA = ("music",)
+WITH_DATA = ("music", "text")
 
 
 def checkout(parser: argparse.ArgumentParser, option: str, given: str | None, file: str) -> Path | None:
