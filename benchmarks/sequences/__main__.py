@@ -13,9 +13,10 @@ from benchmarks.common import data_folder
 TABLES = {
     "music": "piano rolls: independent notes, and models inside the chord",
     "text": "tiny Shakespeare, characters",
+    "audio": "spoken digits: bits per sample, against coders",
     "speed": "generation by WaveNet and LSTM, against public generators and the limit of the machine; no data",
 }
-WITH_DATA = ("music", "text")
+WITH_DATA = ("music", "text", "audio")
 
 
 def checkout(parser: argparse.ArgumentParser, option: str, given: str | None, file: str) -> Path | None:
