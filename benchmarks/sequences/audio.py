@@ -32,8 +32,8 @@ RESULTS = "sequences-audio"
 ABOUT = (
     "Free Spoken Digit Dataset, 8 kHz, six speakers; test takes 0 to 4 (300 clips), validation takes 5 to 9 (300), "
     "training the other 2,400. Models know digit and speaker (5.9 bits a clip). mu-law: 256 levels of ITU-T "
-    "G.711's law; xz is that of the same levels, all test clips end to end. 16 bits: FLAC at its best level, the mean over clips "
-    "weighted by length, container left in. One thread of a shared machine; seconds are of one core."
+    "G.711's law; xz is that of the same levels, all test clips end to end. 16 bits: FLAC at its best level, a "
+    "file for each clip, container left in. One thread of a shared machine; seconds are of one core."
 )
 RATE = 8000
 SHAPE = (RATE,)
