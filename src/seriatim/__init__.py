@@ -16,6 +16,7 @@ _PUBLIC = {
     "CausalSequential": "causal",
     "ChannelMixtureOfLogistics": "channels",
     "Columns": "columns",
+    "Controls": "controls",
     "Ending": "ending",
     "Independent": "independent",
     "Nested": "nested",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from seriatim.causal import Causal, CausalSequential, Recompute, Residual, clone, repeat, select
     from seriatim.channels import ChannelMixtureOfLogistics
     from seriatim.columns import Columns
+    from seriatim.controls import Controls
     from seriatim.ending import Ending
     from seriatim.fitting import fit, score_samples
     from seriatim.independent import Independent
