@@ -167,11 +167,9 @@ def test_any_length(engine):
         assert torch.equal(drawn, own(length=length).sample((3,), seed=1, engine="reference"))
     layer = SelfAttention(4, num_heads=2)  # which keeps something of each position
     attentive = roughened(AutoregressiveModel(layer, Categorical(4), Order((3,))))
-    assert torch.equal(
-        generate(attentive, 3, seed=1, length=20, engine=engine),
-        attentive(length=20).sample((3,), seed=1, engine="reference"),
-    )
-    assert attentive.order.length == 3
+    expected = attentive(length=20).sample((3,), seed=1, engine="reference")
+    assert torch.equal(generate(attentive, 3, seed=1, length=20, engine=engine), expected)
+    assert torch.equal(attentive(length=20).sample((3,), seed=1, engine=engine), expected)
     with pytest.raises(ValueError, match="length: expected None, for weights of"):
         generate(MADE((4,), hidden_features=(4,)), 2, length=5)
     with pytest.raises(ValueError, match="length: expected None with a distribution"):

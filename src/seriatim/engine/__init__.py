@@ -67,8 +67,12 @@ _SAMPLERS: dict[type[heads.Head], Sampler] = {
 """Heads by exact class: a subclass may encode or sample otherwise."""
 
 
-def lower(model: AutoregressiveModel) -> Program:
+def lower(model: AutoregressiveModel, length: int | None = None) -> Program:
     """Lower a model's network and head, with the weights as they are now.
+
+    Args:
+        model: whose network and head.
+        length: the positions that the program will have room for; those of the model if None.
 
     Raises:
         CannotLower: the head or a layer has no tape form; the message says which.
@@ -89,7 +93,7 @@ def lower(model: AutoregressiveModel) -> Program:
         raise CannotLower(f"the tape is float32 on the CPU, the model {model.dtype} on {model.device}")
     if model.encoder is not None and model.encoder.is_map:
         raise CannotLower("a map as context has no tape form")
-    tape = Tape(head.num_features, one_hot=isinstance(head, heads.Categorical), length=model.order.length)
+    tape = Tape(head.num_features, one_hot=isinstance(head, heads.Categorical), length=length or model.order.length)
     with torch.no_grad():
         params = tape.lower(model.network, tape.input)
         if params.size != head.num_params:
@@ -120,8 +124,10 @@ class Choice(NamedTuple):
     reason: str = ""
 
 
-def choose(model: AutoregressiveModel, batch_size: int, engine: Engine = "auto") -> Choice:
+def choose(model: AutoregressiveModel, batch_size: int, engine: Engine = "auto", length: int | None = None) -> Choice:
     """Choose the path for `batch_size` rows: native wherever it can be, for it was faster in every case measured.
+
+    The program has room for `length` positions, those of the model if None.
 
     Raises:
         ValueError: "native" is asked for where it cannot be.
@@ -136,7 +142,7 @@ def choose(model: AutoregressiveModel, batch_size: int, engine: Engine = "auto")
     if engine == "reference" or batch_size == 0:
         return Choice(None, "asked for" if batch_size else "there is nothing to sample")
     try:
-        program, reason = lower(model), ""
+        program, reason = lower(model, length), ""
     except CannotLower as error:
         reason = str(error)
     else:
@@ -175,7 +181,7 @@ def start(
         position = 0
         if prefix is not None and prefix.shape[1]:
             position = prefix.shape[1]
-            seen = torch.cat([x, model.cast(model.head.encode(prefix, distribution.order.permutation[:position]))], 1)
+            seen = torch.cat([x, model.cast(model.head.encode(prefix, distribution.order.places(0, position)))], 1)
             _, state = model.network(seen[:, :-1], state)
             x = seen[:, -1:]
         return Session(program, state, x, rows, seed, position=position)
@@ -198,7 +204,7 @@ def sample_rows(distribution: Autoregressive, rows: Tensor, seed: int, *, engine
         torch.Size([2, 5])
     """
     model = distribution.model
-    program = choose(model, len(rows), engine).program
+    program = choose(model, len(rows), engine, distribution.order.length).program
     if program is None:
         return None
     values = start(distribution, rows, seed, program).advance(distribution.order.length).values

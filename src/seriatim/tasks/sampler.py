@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -94,11 +93,7 @@ class Sampler:
 
     def _program(self, joint: Autoregressive, batch_size: int) -> Program | None:
         engine: Engine = self.engine if self.controls.neutral or self.engine == "native" else "reference"
-        model = joint.model
-        if joint.order.length > model.order.length:  # the tape has room for as many positions as the model
-            model = copy.copy(model)
-            model.order = joint.order
-        return native_engine.choose(model, batch_size, engine).program
+        return native_engine.choose(joint.model, batch_size, engine, joint.order.length).program
 
     def _native(self, session: Session, joint: Autoregressive, chunk: int) -> Iterator[Block]:
         while (position := session.position) < joint.order.length:
