@@ -45,7 +45,7 @@ class MuLaw(_Sound):
     """
 
     codec: Literal["mu-law"] = "mu-law"
-    levels: int = Field(256, ge=2, le=1 << 16, description="number of values")
+    levels: int = Field(default=256, ge=2, le=1 << 16, description="number of values")
 
     def encode(self, raw: Any) -> np.ndarray:
         """Return the values (T,) of samples (T,) in [-1, 1]; louder ones are clipped."""
@@ -76,7 +76,7 @@ class Pcm(_Sound):
     """
 
     codec: Literal["pcm"] = "pcm"
-    bits: int = Field(16, ge=2, le=16, description="of a sample")
+    bits: int = Field(default=16, ge=2, le=16, description="of a sample")
 
     @property
     def levels(self) -> int:
@@ -182,9 +182,9 @@ class Roll(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     codec: Literal["roll"] = "roll"
-    notes: int = Field(88, ge=1, description="notes a step tells of")
-    lowest: int = Field(21, ge=0, le=127, description="MIDI pitch of the first")
-    rate: float = Field(4.0, gt=0, description="steps a second")
+    notes: int = Field(default=88, ge=1, description="notes a step tells of")
+    lowest: int = Field(default=21, ge=0, le=127, description="MIDI pitch of the first")
+    rate: float = Field(default=4.0, gt=0, description="steps a second")
 
     @property
     def unit(self) -> str:

@@ -10,15 +10,20 @@ from typing import Any
 import numpy as np
 
 from seriatim.data.arrays import array_dataset
+from seriatim.data.audio import audio_sequences, sound_files
+from seriatim.data.audio_files import SUFFIXES as _SOUND_SUFFIXES
 from seriatim.data.checks import refuse_unknown
 from seriatim.data.dataset import Dataset
 from seriatim.data.images import coarsen, image_folder_dataset
 from seriatim.data.infer import infer_schema, sort_labels
+from seriatim.data.music import holds_music, music_sequences
 from seriatim.data.named import NAMED, load_named
 from seriatim.data.numpy_files import load_parts
+from seriatim.data.pairs import pair_sequences
 from seriatim.data.scaling import scale_images
 from seriatim.data.schema import Schema
 from seriatim.data.sequences import Sequences
+from seriatim.data.series import series_sequences
 from seriatim.data.splits import FRACTIONS, cut_rows, split_provenance
 from seriatim.data.tables import Table, from_frame, is_frame, labels_of, read_table
 from seriatim.data.text import SUFFIXES as _TEXT_SUFFIXES
@@ -29,13 +34,19 @@ _TABLE_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 _COPIES = 0.01  # a share of repeated rows worth a note
 
 _TABLE_OPTIONS = ("valid", "test", "header", "delimiter", "overrides", "exclude", "label", "max_categories")
+_TOKENS = ("tokens", "source_tokens", "joint")
 _OPTIONS = {
-    "a named set": ("data_dir", "size", "grey", "levels", "binarise"),
+    "a named set": ("data_dir", "size", "grey", "levels", "binarise", *_TOKENS, "rate", "encoding"),
     "arrays": ("fractions", "valid", "test", "key", "kind", "size", "grey", "levels", "binarise"),
     "a table": ("fractions", *_TABLE_OPTIONS),
     "a folder of images": ("fractions", "size", "grey", "levels", "binarise"),
     "a text": ("fractions", "valid", "test", "tokens", "lines"),
+    "pairs of texts": ("fractions", "valid", "test", "target", "valid_target", "test_target", *_TOKENS),
+    "sound": ("fractions", "valid", "test", "rate", "encoding", "pattern"),
+    "music": ("fractions", "valid", "test", "rate"),
+    "a series": ("fractions", "valid", "test", "header", "delimiter", "exclude"),
 }
+_READ_AS = {"pairs": "pairs of texts", "music": "music", "series": "a series"}
 
 
 def load(
@@ -60,18 +71,26 @@ def load(
     max_categories: int | None = None,
     tokens: str | None = None,
     lines: bool | None = None,
+    read_as: str | None = None,
+    target: str | Path | None = None,
+    valid_target: str | Path | None = None,
+    test_target: str | Path | None = None,
+    source_tokens: str | None = None,
+    joint: bool | None = None,
+    rate: float | None = None,
+    encoding: str | None = None,
+    pattern: str | None = None,
 ) -> Dataset | Sequences:
     """Load a data set by its name or from a file or folder.
 
     Args:
-        name_or_path: a name in `NAMED`; a .npy, .npz, .csv, .tsv (or .gz), .parquet, .txt or .md (or .gz) file; a
-            folder of images.
+        name_or_path: a name in `NAMED`; a file of an ending that `docs/data.md` lists; a folder of images or of sound.
         data_dir: named sets: the folder of their files (else the environment variable SERIATIM_DATA).
         split_seed: cuts the splits that are not given, and draws sampled binarisations.
         fractions: shares of train, valid and test where they are cut; if not given (0.8, 0.1, 0.1), of a stream
             (0.9, 0.05, 0.05).
-        valid: arrays, tables and texts: the file of the validation rows.
-        test: arrays, tables and texts: the file of the test rows.
+        valid: files: that of the validation rows or sequences; a folder of clips beside a folder.
+        test: the same for the test.
         key: .npz: the array that holds all rows.
         kind: arrays: "binary", "categorical", "integer" or "continuous"; recognised if not given.
         levels: arrays: number of values of an entry; images: number of grey levels to quantise to.
@@ -86,6 +105,16 @@ def load(
         max_categories: tables: categories beyond these many fold into unseen ones; 256 if not given.
         tokens: texts: "bytes" (if not given), "characters" or "bpe:N" (`text_sequences`).
         lines: texts: whether each line is a sequence that ends.
+        read_as: what a file holds where its name does not say it: "series" (a table in time order), "pairs" (lines
+            "source TAB target") or "music" (an array of steps and notes).
+        target: pairs (`pair_sequences`): the file of the targets; `name_or_path`, `valid` and `test` are sources then.
+        valid_target: pairs: the file of the validation targets.
+        test_target: pairs: the file of the test targets.
+        source_tokens: pairs: the tokens of the sources; as `tokens` if not given.
+        joint: pairs: whether sources and targets share one codec.
+        rate: sound (`audio_sequences`): samples a second to resample to; music: steps a second.
+        encoding: sound: "mu-law" (if not given), "mu-law:LEVELS" or "16-bit".
+        pattern: folders of sound: what names of files tell, such as "{digit}_{speaker}_{_take}".
 
     Returns:
         The data set: rows of one shape, or sequences.
@@ -103,36 +132,44 @@ def load(
 
 def _dispatch(name_or_path: str | Path, options: dict[str, Any]) -> Dataset | Sequences:
     """Refuse options that the kind of data does not have, and call its reader with the others."""
-    what = _what(name_or_path)
+    what = _what(name_or_path, options.pop("read_as", None), "target" in options)
     for option in options.keys() - {"split_seed"} - set(_OPTIONS[what]):
         takers = " or ".join(kind for kind, known in _OPTIONS.items() if option in known)
         raise ValueError(f"{option}: expected for {takers} only, got it for {what}, {name_or_path}")
     if what == "a named set":
         return load_named(str(name_or_path), **options)
+    if what == "a series":
+        del options["split_seed"]  # a series is cut in order
     return _READERS[what](Path(name_or_path), **options)
 
 
-def _what(name_or_path: str | Path) -> str:
+def _what(name_or_path: str | Path, read_as: str | None, has_target: bool) -> str:
     """Which of the kinds of data it is."""
     if not isinstance(name_or_path, str | Path):
         raise TypeError(f"name_or_path: expected a string or a path, got {type(name_or_path).__name__}")
     if str(name_or_path) in NAMED:
+        if read_as is not None:
+            raise ValueError(f"read_as: expected none for a named set, got {read_as!r} for {name_or_path}")
         return "a named set"
+    if read_as is not None:
+        refuse_unknown("read_as", [read_as], list(_READ_AS))
+    if read_as is not None or has_target:
+        return _READ_AS[read_as or "pairs"]
     path = Path(name_or_path)
     if path.is_dir():
-        return "a folder of images"
-    if path.name.lower().endswith(_ARRAY_SUFFIXES):
-        return "arrays"
-    if path.name.lower().endswith(_TABLE_SUFFIXES):
-        return "a table"
-    if path.name.lower().endswith(_TEXT_SUFFIXES):
-        return "a text"
-    endings = ", ".join([*_ARRAY_SUFFIXES, *_TABLE_SUFFIXES, *_TEXT_SUFFIXES])
+        return "sound" if sound_files(path) else "a folder of images"
+    name = path.name.lower()
+    if name.endswith(_ARRAY_SUFFIXES):
+        return "music" if holds_music(path) else "arrays"
+    for suffixes, what in ((_TABLE_SUFFIXES, "a table"), (_TEXT_SUFFIXES, "a text"), (_SOUND_SUFFIXES, "sound")):
+        if name.endswith(suffixes):
+            return what
+    endings = ", ".join([*_ARRAY_SUFFIXES, *_TABLE_SUFFIXES, *_TEXT_SUFFIXES, *_SOUND_SUFFIXES])
     if path.exists():
-        raise ValueError(f"{path}: expected a file ending in {endings}, or a folder of images")
+        raise ValueError(f"{path}: expected a file ending in {endings}, or a folder of images or sound")
     close = difflib.get_close_matches(str(name_or_path), NAMED)
     raise ValueError(
-        f"data: expected a named set, a file ending in {endings}, or a folder of images, got {str(name_or_path)!r}"
+        f"data: expected a named set, a file ending in {endings}, or a folder, got {str(name_or_path)!r}"
         + (f" (close: {', '.join(close)})" if close else f" (named sets: {', '.join(NAMED)})")
     )
 
@@ -295,6 +332,10 @@ _READERS: dict[str, Callable[..., Dataset | Sequences]] = {
     "a table": _load_table,
     "a folder of images": image_folder_dataset,
     "a text": text_sequences,
+    "pairs of texts": pair_sequences,
+    "sound": audio_sequences,
+    "music": music_sequences,
+    "a series": series_sequences,
 }
 
 

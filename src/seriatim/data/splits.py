@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -184,6 +184,18 @@ def split_provenance(rows: Mapping[str, np.ndarray], fractions: Sequence[float],
     if not rows:
         return {"cut": []}
     return {"cut": list(rows), "split_seed": seed, "fractions": [float(share) for share in fractions]}
+
+
+def stream_provenance(cut: Collection[str], fractions: Sequence[float]) -> dict[str, object]:
+    """Say in JSON values which splits were cut from a stream, one after the other.
+
+    Example:
+        >>> stream_provenance(["train", "valid"], (0.8, 0.1, 0.1))
+        {'cut': ['train', 'valid'], 'in_order': True, 'fractions': [0.8, 0.1, 0.1]}
+    """
+    if not cut:
+        return {"cut": []}
+    return {"cut": list(cut), "in_order": True, "fractions": [float(share) for share in fractions]}
 
 
 def _sizes(n: int, shares: np.ndarray) -> np.ndarray:

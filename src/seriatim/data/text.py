@@ -10,10 +10,19 @@ from typing import Any
 
 from seriatim.data.checks import existing_file
 from seriatim.data.sequences import Ragged, Sequences
-from seriatim.data.splits import FRACTIONS, SPLITS, STREAM_FRACTIONS, cut_rows, cut_stream, split_provenance
+from seriatim.data.splits import (
+    FRACTIONS,
+    SPLITS,
+    STREAM_FRACTIONS,
+    cut_rows,
+    cut_stream,
+    split_provenance,
+    stream_provenance,
+)
 from seriatim.data.text_codecs import BytePairs, Bytes, Characters, TextCodec
 
 SUFFIXES = (".txt", ".md", ".txt.gz", ".md.gz")
+_ANY = '; tokens="bytes" takes any file'
 
 
 def text_sequences(
@@ -70,23 +79,53 @@ def text_sequences(
             parts, cut = _cut_stream(given, shares)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    provenance = {**cut, "path": str(path), "valid": _name(valid), "test": _name(test)}
+    return encode_texts(path.name.split(".")[0], parts, tokens, ends=lines, notes=notes, provenance=provenance)
+
+
+def encode_texts(
+    name: str,
+    parts: Mapping[str, Sequence[bytes]],
+    tokens: str,
+    *,
+    ends: bool,
+    notes: Sequence[str] = (),
+    provenance: Mapping[str, Any] | None = None,
+) -> Sequences:
+    """Make a data set of texts in three splits.
+
+    Args:
+        name: of the data set.
+        parts: "train", "valid" and "test" -> texts in UTF-8.
+        tokens: as in `text_sequences`.
+        ends: whether the texts end by themselves.
+        notes: for the user.
+        provenance: added to what is written here.
+
+    Raises:
+        ValueError: unknown tokens.
+
+    Example:
+        >>> encode_texts("ab", {"train": [b"abba"], "valid": [b"a"], "test": [b"b"]}, "characters", ends=True).levels
+        2
+    """
     texts: dict[str, list[Any]] = {
         split: list(own) if tokens == "bytes" else [text.decode() for text in own] for split, own in parts.items()
     }
     codec, more = text_codec(tokens, texts)
-    encoded = {split: Ragged.of([codec.encode(text) for text in own]) for split, own in texts.items()}
+    encoded = {split: Ragged.of(codec.encode_all(own)) for split, own in texts.items()}
     return Sequences(
-        name=path.name.split(".")[0],
+        name=name,
         train=encoded["train"],
         valid=encoded["valid"],
         test=encoded["test"],
         kind="categorical",
         levels=codec.levels,
         unit=codec.unit,
-        ends=lines,
+        ends=ends,
         codec=codec,
-        notes=notes + more,
-        provenance={**cut, "path": str(path), "valid": _name(valid), "test": _name(test), "tokens": tokens},
+        notes=[*notes, *more],
+        provenance={**(provenance or {}), "tokens": tokens},
     )
 
 
@@ -141,8 +180,8 @@ def read_bytes(path: str | Path) -> bytes:
     return raw
 
 
-def decode_text(raw: bytes, path: str | Path) -> str:
-    """Return the text of bytes in UTF-8.
+def decode_text(raw: bytes, path: str | Path, *, hint: str = _ANY) -> str:
+    """Return the text of bytes in UTF-8; errors end in a hint.
 
     Raises:
         ValueError: bytes that are no UTF-8; names the file, the place and the byte.
@@ -158,8 +197,7 @@ def decode_text(raw: bytes, path: str | Path) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ValueError(
-            f"{path}, line {line}: expected UTF-8, got byte {raw[error.start]:#04x} at offset {error.start}; "
-            'tokens="bytes" takes any file'
+            f"{path}, line {line}: expected UTF-8, got byte {raw[error.start]:#04x} at offset {error.start}{hint}"
         ) from None
 
 
@@ -193,8 +231,7 @@ def _cut_stream(raw: Mapping[str, bytes], fractions: Sequence[float]) -> tuple[d
     parts = {split: [text[start:end]] for (split, start), end in zip(starts.items(), ends, strict=True)}
     for split in given:
         parts[split] = [raw[split]]
-    how = {"cut": list(cut), "in_order": True, "fractions": [float(share) for share in fractions]}
-    return {split: parts[split] for split in SPLITS}, how
+    return {split: parts[split] for split in SPLITS}, stream_provenance(cut, fractions)
 
 
 def _start(text: bytes, at: int) -> int:

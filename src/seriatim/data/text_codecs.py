@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+_SENTENCES = re.compile(r"(?<=[.?!])(?= \w)")
 
 
 def discrete_dtype(levels: int) -> type[np.generic]:
@@ -77,6 +80,15 @@ class TextCodec(BaseModel):
     def encode(self, raw: str) -> np.ndarray:
         """Return the values (T,) of a text: uint8, or int32 beyond 256 levels."""
         raise NotImplementedError
+
+    def encode_all(self, texts: Iterable[Any]) -> list[np.ndarray]:
+        """Return the values of each of some texts.
+
+        Example:
+            >>> [values.tolist() for values in Characters(symbols="ab").encode_all(["a", "ba"])]
+            [[0], [1, 0]]
+        """
+        return [self.encode(text) for text in texts]
 
     def decode_bytes(self, values: Any) -> bytes:
         """Return the bytes that values (T,) stand for."""
@@ -280,6 +292,25 @@ class BytePairs(TextCodec):
         """
         _utf8(raw)
         return np.array(self._encoder.encode(raw).ids, dtype=discrete_dtype(self.levels))
+
+    def encode_all(self, texts: Iterable[str]) -> list[np.ndarray]:
+        """Return the values of each of some texts, reading a sentence that comes again but once.
+
+        Example:
+            >>> codec = BytePairs.of(["one two. three"] * 3, levels=260)
+            >>> (codec.encode_all(["one two. three"])[0] == codec.encode("one two. three")).all()
+            np.True_
+        """
+        known: dict[str, np.ndarray] = {}
+        encoded = []
+        for text in texts:
+            # No pair is joined across a blank between two words, so the parts have the values of the whole.
+            parts = _SENTENCES.split(text)
+            for part in parts:
+                if part not in known:
+                    known[part] = self.encode(part)
+            encoded.append(np.concatenate([known[part] for part in parts]))
+        return encoded
 
 
 def _utf8(text: str) -> bytes:
