@@ -211,8 +211,7 @@ def test_streaming_forking_and_prompts(make):
     session.select(torch.tensor([2, 0, 0, 1]))
     assert torch.equal(session.advance(20).values, whole[[2, 0, 0, 1], 108:128])
     for length in (1, 37, 150):
-        prompt = whole[:, :length].to(p.model.head.value_dtype or torch.float32)
-        session = engine.start(p, rows, SEED, program, prefix=prompt)
+        session = engine.start(p, rows, SEED, program, prefix=whole[:, :length])
         check_equal(p, rows, torch.cat([whole[:, :length], session.advance(LENGTH - length).values], 1), whole)
 
 
@@ -251,7 +250,7 @@ def test_check_finds_state_dropped_between_positions():
 
 def test_check_finds_noise_of_another_position():
     p, rows = case(lstm).rows(torch.arange(3)), torch.arange(3)
-    session = engine.start(p, rows, SEED, engine.lower(p.model))
+    session = engine.start(p, rows, SEED, replace(engine.lower(p.model), length=LENGTH + 1))
     session.position = 1
     with pytest.raises(AssertionError, match="outside"):
         check_exact(p, rows, session.advance(LENGTH, log_probs=True))

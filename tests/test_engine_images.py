@@ -76,8 +76,7 @@ def test_prompts_that_end_anywhere_in_a_row(make):
     whole = native(p, rows, program).values
     width = p.order.raster.width
     for length in (1, width - 1, width, width + 1, 5 * width, 5 * width + 3, LENGTH - 1):
-        prompt = whole[:, :length].to(p.model.head.value_dtype or torch.float32)
-        session = engine.start(p, rows, SEED, program, prefix=prompt)
+        session = engine.start(p, rows, SEED, program, prefix=whole[:, :length])
         check_equal(p, rows, torch.cat([whole[:, :length], session.advance(LENGTH - length).values], 1), whole)
     session = engine.start(p, rows, SEED, program)
     parts = [session.advance(count).values for count in (width + 5, 1, 2 * width)]

@@ -15,7 +15,7 @@ from torch import nn
 
 from seriatim import engine, heads
 from seriatim.causal import CausalSequential, Residual
-from seriatim.engine import cpu
+from seriatim.engine import assembly, cpu, samplers
 from seriatim.engine import program as programs
 from seriatim.engine.operands import Act, Arena, CannotLower, Instruction, Op, Operand, Tap
 from seriatim.engine.tape import Tape
@@ -131,8 +131,13 @@ def test_lowering_takes_no_part_in_gradients():
 
 def placed(tape: Tape) -> list[Instruction]:
     """The instructions of a finished tape, their buffers placed."""
-    programs.finish(tape)
-    return programs._fuse(tape.instructions)
+    assembly.finish(tape, lambda numbers, first: numbers, width=1)
+    return assembly._fuse(tape.instructions)
+
+
+def bernoulli(tape: Tape, params: Operand) -> None:
+    """Let a bit be sampled from the parameters."""
+    samplers.draw(tape, heads.Bernoulli(), params, samplers.Draw(tape.input.lag(-1)))
 
 
 def test_scratch_is_shared_only_between_buffers_not_live_at_once():
@@ -141,7 +146,7 @@ def test_scratch_is_shared_only_between_buffers_not_live_at_once():
     kept = tape.activation(x, Act.TANH)
     for _ in range(20):
         x = tape.lower(nn.Sequential(nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 40)), x)
-    tape.sample(Op.BERNOULLI, tape.lower(nn.Linear(40, 1), tape.add(x, kept)))
+    bernoulli(tape, tape.lower(nn.Linear(40, 1), tape.add(x, kept)))
     instructions = placed(tape)
     born, last = {}, {}
     for time, instruction in enumerate(instructions):
@@ -160,7 +165,7 @@ def test_scratch_is_shared_only_between_buffers_not_live_at_once():
 def test_activation_is_not_fused_where_its_input_is_read_again():
     tape = Tape(num_features=8)
     x = tape.lower(nn.Linear(8, 8), tape.input)
-    tape.sample(Op.BERNOULLI, tape.add(x, tape.activation(x, Act.RELU)).part(0, 1))
+    bernoulli(tape, tape.add(x, tape.activation(x, Act.RELU)).part(0, 1))
     assert [instruction.op for instruction in placed(tape)] == [Op.LINEAR, Op.ACTIVATE, Op.ADD, Op.BERNOULLI]
 
 
@@ -202,7 +207,7 @@ def test_functions_of_one_number():
 def test_code_compiled_from_other_sources_is_refused():
     from seriatim.engine import kernels
 
-    assert kernels.run(kernels.FINGERPRINT + 1, *[0] * 18) == (kernels.STALE, 0)
+    assert kernels.run(kernels.FINGERPRINT + 1, *[0] * 20) == (kernels.STALE, 0)
 
 
 def test_a_change_in_any_source_of_the_kernels_is_noticed(tmp_path):
@@ -247,7 +252,7 @@ def test_a_sum_is_made_where_it_is_written(size, fused):
     first, second, last = nn.Linear(size, size), nn.Linear(size, size), nn.Linear(size, 1)
     skip = tape.lower(first, tape.input)
     x = tape.add(skip, tape.lower(second, tape.activation(skip, Act.RELU)))
-    tape.sample(Op.BERNOULLI, tape.lower(last, x))
+    bernoulli(tape, tape.lower(last, x))
     instructions = placed(tape)
     assert (Op.ADD in [instruction.op for instruction in instructions]) != fused
     sums = [instruction for instruction in instructions if Tap.ADD in [kind for kind, *_ in instruction.taps]]
@@ -261,7 +266,7 @@ def test_what_a_loop_reads_is_kept_to_its_end():
         first = tape.activation(before, Act.TANH)
         for _ in range(3):
             first = tape.lower(nn.Linear(8, 8), first)
-    tape.sample(Op.BERNOULLI, tape.lower(nn.Linear(8, 1), tape.input))
+    bernoulli(tape, tape.lower(nn.Linear(8, 1), tape.input))
     inside = [i for i in placed(tape) if i.op is Op.LINEAR and i.writes[0].buffer is not before.buffer]
     assert all(i.writes[0].buffer.offset != before.buffer.offset for i in inside[:3])
 
@@ -269,5 +274,5 @@ def test_what_a_loop_reads_is_kept_to_its_end():
 def test_activation_is_not_fused_where_its_input_is_kept():
     tape = Tape(num_features=8)
     x = tape.history(tape.lower(nn.Linear(8, 8), tape.input), 1, lambda state: state)
-    tape.sample(Op.BERNOULLI, tape.activation(x, Act.RELU).part(0, 1))
+    bernoulli(tape, tape.activation(x, Act.RELU).part(0, 1))
     assert Op.ACTIVATE in [instruction.op for instruction in placed(tape)]

@@ -10,7 +10,7 @@ vector is marked in all its numbers. The end is absorbing, so that such rows are
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,9 +24,16 @@ from seriatim.causal import Causal, State
 from seriatim.context import Encoder
 from seriatim.controls import Controls
 from seriatim.distributions import sample_from_torch
+from seriatim.engine import loops, samplers
+from seriatim.engine.operands import CannotLower
 from seriatim.heads import Head
 from seriatim.model import AutoregressiveModel
 from seriatim.order import Order
+
+if TYPE_CHECKING:
+    from seriatim.engine.operands import Operand
+    from seriatim.engine.samplers import Draw
+    from seriatim.engine.tape import Tape
 
 
 class Ending(Head):
@@ -87,6 +94,19 @@ class Ending(Head):
 
     def forward(self, params: Tensor, variables: Tensor | None = None) -> ValueOrEnd:
         return ValueOrEnd(self, params[..., 0], self.head(params[..., 1:], variables))
+
+    @property
+    def is_one_hot(self) -> bool:
+        """Whether the features are one-hot vectors: of categories and the end."""
+        return samplers.is_one_hot(self.head)
+
+    def lower(self, tape: Tape, params: Operand, place: Draw) -> None:
+        """Append the sampler to a tape."""
+        loops.ending(tape, self.head, self.mark, params, place)
+
+    def from_tape(self, numbers: Tensor, variables: Tensor) -> Tensor:
+        """Return the values (B, n, *value_shape) whose numbers (B, n, width) the sampler wrote."""
+        return samplers.values(self.head, numbers, variables)
 
     @property
     def support(self) -> Any:
@@ -222,6 +242,11 @@ class UntilEnd(Causal):
         y, state = self.network(x, state)
         stop = y[..., :1].masked_fill(x[..., -1:] > 0.5, torch.inf)
         return torch.cat([stop, y[..., 1:]], dim=-1), state
+
+    def lower(self, tape: Tape, x: Operand) -> Operand:
+        if x != tape.input:
+            raise CannotLower("ends told by other features than those of the input have no tape form")
+        return tape.until_end(tape.lower(self.network, x))
 
     def dependencies(self, length: int) -> Tensor:
         return self.network.dependencies(length) | torch.eye(length, dtype=torch.bool)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,8 +12,14 @@ from torch.distributions import constraints
 from seriatim.autoregressive import Autoregressive
 from seriatim.context import Vector
 from seriatim.controls import Controls
+from seriatim.engine import loops, samplers
 from seriatim.heads import Head
 from seriatim.model import AutoregressiveModel
+
+if TYPE_CHECKING:
+    from seriatim.engine.operands import Operand
+    from seriatim.engine.samplers import Draw
+    from seriatim.engine.tape import Tape
 
 
 class Nested(Head):
@@ -55,6 +61,23 @@ class Nested(Head):
 
     def forward(self, params: Tensor, variables: Tensor | None = None) -> NestedValues:
         return NestedValues(self.model, params, validate_args=False)
+
+    @property
+    def tape_width(self) -> int:
+        """How many numbers its sampler on a tape writes."""
+        return self.model.order.length * samplers.width(self.model.head)
+
+    def lower(self, tape: Tape, params: Operand, place: Draw) -> None:
+        """Append the sampler to a tape: the inner model, position by position."""
+        loops.nested(tape, self.model, params, place, lambda context: self(context).initial_state())
+
+    def from_tape(self, numbers: Tensor, variables: Tensor) -> Tensor:
+        """Return the values (B, n, *value_shape) whose numbers (B, n, width) the sampler wrote."""
+        order = self.model.order
+        inner = samplers.values(
+            self.model.head, numbers.flatten(0, 1).unflatten(1, (order.length, -1)), order.permutation
+        )
+        return order.to_data(inner).unflatten(0, numbers.shape[:2])
 
     @property
     def support(self) -> Any:

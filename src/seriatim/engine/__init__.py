@@ -7,18 +7,18 @@ read the same addressed noise.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from seriatim import heads
-from seriatim.engine import cpu
+from seriatim.engine import cpu, samplers
+from seriatim.engine.assembly import finish
 from seriatim.engine.cpu import Samples, Session
-from seriatim.engine.operands import CannotLower, Family, Op, Operand
-from seriatim.engine.program import Program, finish
+from seriatim.engine.operands import CannotLower, Operand
+from seriatim.engine.program import Program
 from seriatim.engine.tape import Tape
+from seriatim.order import Order
 
 if TYPE_CHECKING:
     from seriatim.autoregressive import Autoregressive
@@ -43,63 +43,42 @@ __all__ = [
 Engine = Literal["auto", "native", "reference"]
 """How rows are sampled: native where it can be, native or an error, or `rollout`."""
 
-Sampler = Callable[[Tape, heads.Head, Operand], None]
 
-
-def _real(family: Family) -> Sampler:
-    def append(tape: Tape, head: Any, params: Operand) -> None:
-        numbers = [head.min_scale, getattr(head, "half_range", 0.0), getattr(head, "levels", 0)]
-        components = getattr(head, "num_components", 0)
-        tape.sample(Op.REAL, params, components, family, constants=tape.weight(torch.tensor(numbers)))
-
-    return append
-
-
-_SAMPLERS: dict[type[heads.Head], Sampler] = {
-    heads.Bernoulli: lambda tape, head, params: tape.sample(Op.BERNOULLI, params),
-    heads.Categorical: lambda tape, head, params: tape.sample(Op.CATEGORICAL, params),
-    heads.Normal: _real(Family.NORMAL),
-    heads.Logistic: _real(Family.LOGISTIC),
-    heads.MixtureOfNormals: _real(Family.NORMAL),
-    heads.MixtureOfLogistics: _real(Family.LOGISTIC),
-    heads.QuantizedMixtureOfLogistics: _real(Family.QUANTIZED_LOGISTIC),
-}
-"""Heads by exact class: a subclass may encode or sample otherwise."""
-
-
-def lower(model: AutoregressiveModel, length: int | None = None) -> Program:
+def lower(model: AutoregressiveModel, order: Order | None = None) -> Program:
     """Lower a model's network and head, with the weights as they are now.
 
     Args:
-        model: whose network and head.
-        length: the positions that the program will have room for; those of the model if None.
+        model: what is sampled.
+        order: its order, of another length or other variables than the model's own; None for that one.
 
     Raises:
         CannotLower: the head or a layer has no tape form; the message says which.
 
     Example:
+        >>> from seriatim.heads import Categorical
         >>> from seriatim.layers import CausalConv1d
         >>> from seriatim.model import AutoregressiveModel
         >>> from seriatim.order import Order
-        >>> model = AutoregressiveModel(CausalConv1d(3, 3, 2), heads.Categorical(3), Order((5,)))
+        >>> model = AutoregressiveModel(CausalConv1d(3, 3, 2), Categorical(3), Order((5,)))
         >>> lower(model).code.shape[0]  # LINEAR, its two taps, CATEGORICAL
         4
     """
-    head = model.head
-    sampler = _SAMPLERS.get(type(head))
-    if sampler is None:
-        raise CannotLower(f"the {type(head).__name__} head has no sampler on the tape")
+    head, order = model.head, model.order if order is None else order
     if model.dtype is not torch.float32 or model.device.type != "cpu":
         raise CannotLower(f"the tape is float32 on the CPU, the model {model.dtype} on {model.device}")
     if model.encoder is not None and model.encoder.is_map:
         raise CannotLower("a map as context has no tape form")
-    tape = Tape(head.num_features, one_hot=isinstance(head, heads.Categorical), length=length or model.order.length)
+    tape = Tape(head.num_features, samplers.is_one_hot(head), order.length)
+
+    def decode(numbers: Tensor, first: int) -> Tensor:
+        return samplers.values(head, numbers, order.places(first, first + numbers.shape[1]))
+
     with torch.no_grad():
         params = tape.lower(model.network, tape.input)
         if params.size != head.num_params:
             raise CannotLower(f"the network has {params.size} outputs, the head {head.num_params} parameters")
-        sampler(tape, head, tape.dense(params))
-        return finish(tape)
+        samplers.draw(tape, head, tape.dense(params), samplers.Draw(tape.input.lag(-1)))
+        return finish(tape, decode, samplers.width(head))
 
 
 def can_lower(model: AutoregressiveModel) -> bool:
@@ -124,10 +103,14 @@ class Choice(NamedTuple):
     reason: str = ""
 
 
-def choose(model: AutoregressiveModel, batch_size: int, engine: Engine = "auto", length: int | None = None) -> Choice:
+def choose(model: AutoregressiveModel, batch_size: int, engine: Engine = "auto", order: Order | None = None) -> Choice:
     """Choose the path for `batch_size` rows: native wherever it can be, for it was faster in every case measured.
 
-    The program has room for `length` positions, those of the model if None.
+    Args:
+        model: what is sampled.
+        batch_size: how many rows.
+        engine: what is asked for.
+        order: as for `lower`.
 
     Raises:
         ValueError: "native" is asked for where it cannot be.
@@ -142,7 +125,7 @@ def choose(model: AutoregressiveModel, batch_size: int, engine: Engine = "auto",
     if engine == "reference" or batch_size == 0:
         return Choice(None, "asked for" if batch_size else "there is nothing to sample")
     try:
-        program, reason = lower(model, length), ""
+        program, reason = lower(model, order), ""
     except CannotLower as error:
         reason = str(error)
     else:
@@ -164,13 +147,14 @@ def start(
         rows: (B,) the row numbers of the noise.
         seed: the seed of the noise.
         program: the lowered model.
-        prefix: values of the first k positions (B, k): read as one chunk in the parallel form, then handed over.
+        prefix: values of the first k positions (B, k, *value_shape), read as one chunk in the parallel form.
 
     Example:
+        >>> from seriatim.heads import Categorical
         >>> from seriatim.layers import CausalConv1d
         >>> from seriatim.model import AutoregressiveModel
         >>> from seriatim.order import Order
-        >>> model = AutoregressiveModel(CausalConv1d(3, 3, 2), heads.Categorical(3), Order((5,))).eval()
+        >>> model = AutoregressiveModel(CausalConv1d(3, 3, 2), Categorical(3), Order((5,))).eval()
         >>> session = start(model().expand((2,)), torch.arange(2), 0, lower(model))
         >>> session.advance(3).values.shape
         torch.Size([2, 3])
@@ -196,16 +180,16 @@ def sample_rows(distribution: Autoregressive, rows: Tensor, seed: int, *, engine
         ValueError: "native" is asked for where it cannot be, or a position's parameters are NaN or infinite.
 
     Example:
+        >>> from seriatim.heads import Categorical
         >>> from seriatim.layers import CausalConv1d
         >>> from seriatim.model import AutoregressiveModel
         >>> from seriatim.order import Order
-        >>> model = AutoregressiveModel(CausalConv1d(3, 3, 2), heads.Categorical(3), Order((5,))).eval()
+        >>> model = AutoregressiveModel(CausalConv1d(3, 3, 2), Categorical(3), Order((5,))).eval()
         >>> sample_rows(model().expand((2,)), torch.arange(2), seed=0).shape
         torch.Size([2, 5])
     """
     model = distribution.model
-    program = choose(model, len(rows), engine, distribution.order.length).program
+    program = choose(model, len(rows), engine, distribution.order).program
     if program is None:
         return None
-    values = start(distribution, rows, seed, program).advance(distribution.order.length).values
-    return distribution.order.to_data(values.to(model.head.value_dtype or model.dtype))
+    return distribution.order.to_data(start(distribution, rows, seed, program).advance(program.length).values)

@@ -34,7 +34,7 @@ def kernels() -> ModuleType | None:
 
 
 class Samples(NamedTuple):
-    """Values (B, n) of the positions a session went through, and their log p in nats, where asked for."""
+    """Values (B, n, *value_shape) of the positions a session went through, and log p (B, n) in nats if asked for."""
 
     values: Tensor
     log_probs: Tensor | None
@@ -80,33 +80,38 @@ class Session:
         """Sample the next `count` positions.
 
         Raises:
-            ValueError: a position's parameters are NaN or infinite.
+            ValueError: a position's parameters are NaN or infinite, or there are not so many positions.
         """
+        program, first = self.program, self.position
+        if not 0 <= count <= program.length - first:
+            raise ValueError(f"count: expected 0 to {program.length - first}, the positions that are left, got {count}")
         module = kernels()
         if module is None:
             raise RuntimeError("engine: expected numba, but it cannot be loaded")
-        values = np.empty((len(self.rows), count))
+        numbers = np.empty((len(self.rows), count, program.width))
         scores = np.zeros((len(self.rows), count if log_probs else 0))
-        for first in range(0, len(self.rows), BLOCK_ROWS):
-            block = slice(first, min(first + BLOCK_ROWS, len(self.rows)))
-            self._run(module, block, values[block], scores[block])
+        for start in range(0, len(self.rows), BLOCK_ROWS):
+            block = slice(start, min(start + BLOCK_ROWS, len(self.rows)))
+            self._run(module, block, numbers[block], scores[block])
         self.position += count
-        return Samples(torch.from_numpy(values).float(), torch.from_numpy(scores).float() if log_probs else None)
+        values = program.decode(torch.from_numpy(numbers), first)
+        return Samples(values, torch.from_numpy(scores).float() if log_probs else None)
 
-    def _run(self, module: ModuleType, block: slice, values: np.ndarray, scores: np.ndarray) -> None:
+    def _run(self, module: ModuleType, block: slice, numbers: np.ndarray, scores: np.ndarray) -> None:
         program, rows = self.program, self.rows[block]
         scratch, workspace = torch.empty(len(rows), program.scratch_size), np.empty(program.workspace_size)
-        memory = np.zeros(len(program.cursors) + module.MEMORY, np.int64)
+        num_cursors, num_clocks = len(program.cursors), len(program.spans) - 1
+        memory = np.zeros(module.memory_size(num_cursors, num_clocks), np.int64)
         bases = np.array([t.data_ptr() for t in (program.weights, self.state[block], scratch)], np.int64)
         strides = np.array([0, program.state_size, program.scratch_size], np.int64)
-        end = self.position + values.shape[1]
+        end = self.position + numbers.shape[1]
         for start in range(self.position, end, _CHUNK):
             done = start - self.position
             arguments = (
-                *(program.code.data_ptr(), len(program.code), program.cursors.data_ptr(), len(program.cursors)),
-                *(bases.ctypes.data, strides.ctypes.data, memory.ctypes.data, rows.data_ptr(), len(rows)),
+                *(program.code.data_ptr(), len(program.code), program.cursors.data_ptr(), program.spans.data_ptr()),
+                *(num_clocks, bases.ctypes.data, strides.ctypes.data, memory.ctypes.data, rows.data_ptr(), len(rows)),
                 *(self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF, start, min(start + _CHUNK, end)),
-                *(values.ctypes.data + 8 * done, values.shape[1]),
+                *(numbers.ctypes.data + 8 * program.width * done, numbers[0].size, program.width),
                 *(scores.ctypes.data + 8 * done if scores.size else 0, scores.shape[1], workspace.ctypes.data),
             )
             position, row = module.run(module.FINGERPRINT, *arguments)

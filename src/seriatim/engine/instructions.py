@@ -32,6 +32,7 @@ class Instructions(Storage):
     """A tape without what it knows of modules and heads."""
 
     input: Operand
+    certain: Operand | None = None  # parameters by which an end is certain to be followed by an end
 
     def history(self, x: Operand, reach: int, load: Load) -> Operand:
         """Keep the last `reach` values of x, so that `x.lag(1)` .. `x.lag(reach)` can be read.
@@ -243,17 +244,15 @@ class Instructions(Storage):
         """Turn a one-hot operand into the vector it stands for; any other is returned as it is."""
         return self.linear([(x, torch.eye(x.size))], None) if x.one_hot else x
 
-    def sample(self, op: Op, params: Operand, *numbers: int, constants: Operand | None = None) -> None:
-        """Append the sampler: it reads the parameters, and writes the value into the input of the next position.
+    def expand(self, x: Operand, y: Operand) -> None:
+        """Write x into y, a one-hot x as the vector it stands for."""
+        self.instructions.append(Instruction(Op.EXPAND, [y], [x], (y.size, int(x.one_hot))))
 
-        Args:
-            op: BERNOULLI, CATEGORICAL or REAL.
-            params: the head's parameters.
-            numbers: of REAL: the components, 0 for a plain distribution, and the family.
-            constants: of REAL: the least scale, and of quantised values half their range and their number.
-        """
-        reads = [params] if constants is None else [params, constants]
-        self.instructions.append(Instruction(op, [self.input.lag(-1)], reads, (*(numbers or (params.size,)),)))
+    def until_end(self, params: Operand) -> Operand:
+        """Append y = params, but y_0 = infinity where the last feature of the input says that a sequence has ended."""
+        x, params = self.input, self.dense(params)
+        self.certain = self._append(Op.UNTIL, params.size, [params, x], x.size - 1, int(x.one_hot))
+        return self.certain
 
     def _append(self, op: Op, size: int, reads: list[Operand], *numbers: int) -> Operand:
         y = Operand(Buffer(size), size)

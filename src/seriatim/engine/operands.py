@@ -32,15 +32,21 @@ class Op(IntEnum):
     ATTEND = 8  # y from a query and all keys and values so far; the new ones are kept
     RAGGED = 9  # the outputs that a position owns, from all inputs so far; the new ones are kept
     DOT = 10  # y = bias + W x, a dot product for each of a few outputs
+    EXPAND = 11  # y = x, a one-hot x as the vector it stands for
+    UNTIL = 12  # y = x, but y_0 = infinity where the input says that the sequence has ended
 
     # Loops.
     ROW = 40  # the instructions up to END, for each pixel of the row that begins; else they are skipped
     END = 41  # of a ROW; it becomes no code
+    LOOP = 42  # the instructions up to AGAIN, for each position inside this one; parameters that are no numbers stop
+    AGAIN = 43  # of a LOOP
 
     # Samplers: what they write is read at the next position.
     BERNOULLI = 60  # value from logit
     CATEGORICAL = 61  # value from logits
     REAL = 62  # value from a location and a scale, or from a mixture of them
+    STOP = 63  # whether the sequence ends here
+    MARK = 64  # the mark of the end in place of the value, where it does
 
 
 class Tap(IntEnum):
@@ -119,6 +125,19 @@ class Buffer:
     load: Load | None = None
     path: tuple[Any, ...] = ()
     map: Map | None = None
+    packed: bool = False  # its slots lie side by side, without padding
+    clock: int = 0  # whose positions it counts: those of the rows, or those of a loop inside a position
+    host: Buffer | None = None  # it lies within another buffer, from `offset` on
+
+    @property
+    def root(self) -> Buffer:
+        """The buffer that memory is found for: the outermost one that it lies in."""
+        return self if self.host is None else self.host.root
+
+    @property
+    def place(self) -> int:
+        """Where it begins in its arena."""
+        return self.offset if self.host is None else self.host.place + self.offset
 
     @property
     def slots(self) -> int:
@@ -128,7 +147,12 @@ class Buffer:
     @property
     def stride(self) -> int:
         # LINEAR writes whole tiles; indices are never its output.
-        return 1 if self.one_hot else padded(self.width)
+        return self.width if self.one_hot or self.packed else padded(self.width)
+
+    @property
+    def size(self) -> int:
+        """How many floats it takes, whole cache lines."""
+        return padded(self.slots * self.stride)
 
 
 @dataclass(frozen=True)
@@ -170,4 +194,10 @@ class Instruction:
 
     @property
     def all_reads(self) -> list[Operand]:
+        """What it reads, weights of taps apart."""
         return self.reads + [x for _, x, _ in self.taps]
+
+    @property
+    def operands(self) -> list[Operand]:
+        """All that it reads and writes."""
+        return self.writes + self.all_reads + [weight for _, _, weight in self.taps]

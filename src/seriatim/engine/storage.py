@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,18 +13,29 @@ from torch import Tensor, nn
 from seriatim.engine.operands import Arena, Buffer, Instruction, Load, Operand, padded
 
 
+@dataclass
+class Common:
+    """What a tape shares with the tapes of the models nested in it: weights, and how many clocks there are."""
+
+    weights: list[Tensor] = field(default_factory=list)
+    size: int = 0
+    clocks: int = 0
+
+
 class Storage:
     """The arenas of a tape, and the list of its instructions.
 
     Args:
         length: T, the number of positions, for layers that keep something of each.
+        common: what it shares with others.
     """
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, common: Common | None = None) -> None:
         self.length = length
+        self.common = Common() if common is None else common
+        self.clock = self.common.clocks
+        self.common.clocks += 1
         self.instructions: list[Instruction] = []
-        self.weights: list[Tensor] = []
-        self.weights_size = 0
         self.path: tuple[Any, ...] = ()
 
     @contextmanager
@@ -51,9 +63,9 @@ class Storage:
     def weight(self, values: Tensor) -> Operand:
         """Put numbers into the weights."""
         flat = values.detach().to(torch.float32).reshape(-1)
-        operand = Operand(Buffer(flat.numel(), arena=Arena.WEIGHTS, offset=self.weights_size), flat.numel())
-        self.weights.append(torch.nn.functional.pad(flat, (0, padded(flat.numel()) - flat.numel())))
-        self.weights_size += padded(flat.numel())
+        operand = Operand(Buffer(flat.numel(), arena=Arena.WEIGHTS, offset=self.common.size), flat.numel())
+        self.common.weights.append(nn.functional.pad(flat, (0, padded(flat.numel()) - flat.numel())))
+        self.common.size += padded(flat.numel())
         return operand
 
     def table(self, values: Tensor) -> Operand:

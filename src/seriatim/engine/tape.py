@@ -26,6 +26,7 @@ from torch import nn
 from seriatim.engine.instructions import Instructions
 from seriatim.engine.modules import MODULES
 from seriatim.engine.operands import Act, Arena, Buffer, CannotLower, Operand
+from seriatim.engine.storage import Common
 
 __all__ = ["Act", "CannotLower", "Operand", "Tape"]
 
@@ -37,6 +38,7 @@ class Tape(Instructions):
         num_features: F of the network's input.
         one_hot: whether the input is a one-hot vector.
         length: T, the number of positions, for layers that keep something of each.
+        common: what it shares with the tape that it is nested in.
 
     Example:
         >>> tape = Tape(num_features=3)
@@ -45,8 +47,10 @@ class Tape(Instructions):
         (['LINEAR', 'ACTIVATE'], 2)
     """
 
-    def __init__(self, num_features: int, one_hot: bool = False, length: int = 1) -> None:
-        super().__init__(length)
+    def __init__(
+        self, num_features: int, one_hot: bool = False, length: int = 1, *, common: Common | None = None
+    ) -> None:
+        super().__init__(length, common)
         # The input outlives its position: the sampler writes it for the next one.
         self.input = Operand(Buffer(1 if one_hot else num_features, one_hot, Arena.STATE), num_features)
 
@@ -61,7 +65,7 @@ class Tape(Instructions):
             raise CannotLower(f"{name} has forward hooks, or a module inside it has")
         own = getattr(module, "lower", None)
         if own is not None:
-            if not _describes(type(module)):
+            if not describes(type(module), "advance", "forward"):
                 raise CannotLower(f"{name} redefines advance or forward below the class that defines lower")
             result = own(self, x)
         elif type(module) in MODULES:
@@ -73,11 +77,11 @@ class Tape(Instructions):
         return result
 
 
-def _describes(kind: type) -> bool:
-    """Whether `lower` was written for this class's arithmetic: nothing below it redefines `advance` or `forward`."""
+def describes(kind: type, *others: str) -> bool:
+    """Whether `lower` was written for this class's arithmetic: nothing below it redefines any of the others."""
     for base in kind.__mro__:
         if "lower" in vars(base):
             return True
-        if "advance" in vars(base) or "forward" in vars(base):
+        if any(name in vars(base) for name in others):
             return False
     return False

@@ -93,7 +93,7 @@ class Sampler:
 
     def _program(self, joint: Autoregressive, batch_size: int) -> Program | None:
         engine: Engine = self.engine if self.controls.neutral or self.engine == "native" else "reference"
-        return native_engine.choose(joint.model, batch_size, engine, joint.order.length).program
+        return native_engine.choose(joint.model, batch_size, engine, joint.order).program
 
     def _native(self, session: Session, joint: Autoregressive, chunk: int) -> Iterator[Block]:
         while (position := session.position) < joint.order.length:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seriatim.engine.kernels.interpreter import MEMORY, OK, STALE, run
+from seriatim.engine.kernels.interpreter import OK, STALE, memory_size, run
 from seriatim.engine.kernels.sources import FINGERPRINT
 
-__all__ = ["FINGERPRINT", "MEMORY", "OK", "STALE", "run"]
+__all__ = ["FINGERPRINT", "OK", "STALE", "memory_size", "run"]

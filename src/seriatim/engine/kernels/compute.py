@@ -11,10 +11,11 @@ from numba import njit
 
 from seriatim.engine.kernels.attention import attend
 from seriatim.engine.kernels.memory import N0, N1, N2, NUM_OPERANDS, ROW, get, load, resolve, store
-from seriatim.engine.kernels.numbers import NONE, TANH, ZERO, activate, copy, sigmoid, tanh
+from seriatim.engine.kernels.numbers import HALF, INFINITY, NONE, ONE, TANH, ZERO, activate, copy, sigmoid, tanh
 from seriatim.engine.kernels.tile import dot, tile_1x16, tile_1x64, tile_4x16
 from seriatim.engine.operands import ALIGN, PANEL, Op, Tap
 
+_EXPAND, _UNTIL = int(Op.EXPAND), int(Op.UNTIL)
 _LINEAR, _ACTIVATE, _GATE, _ADD, _LSTM, _GRU, _NORM, _ATTEND, _RAGGED = (
     int(op) for op in (Op.LINEAR, Op.ACTIVATE, Op.GATE, Op.ADD, Op.LSTM, Op.GRU, Op.NORM, Op.ATTEND, Op.RAGGED)
 )
@@ -142,6 +143,27 @@ def _ragged(y, x, kept, table, size, positions, features, t):
 
 
 @njit
+def _expand(y, x, size, one_hot):
+    if one_hot:
+        index = int(load(x, 0))
+        for i in range(size):
+            store(y, i, ONE if i == index else ZERO)
+    else:
+        copy(y, x, size)
+
+
+@njit
+def _until(y, params, x, size, last, one_hot):
+    """Write the parameters; an infinite s comes from the end alone, one of the network is NaN here."""
+    copy(y, params, size)
+    ended = load(x, 0) == last if one_hot else load(x, last) > HALF
+    if ended:
+        store(y, 0, INFINITY)
+    elif not math.isfinite(load(y, 0)):
+        store(y, 0, np.float32(math.nan))
+
+
+@njit
 def compute(op, at, t, bases, strides, offsets, operands, rows, workspace):
     """Run the instruction at `at`, whose operands are resolved, for all rows; return where the next one stands."""
     if op == _LINEAR:
@@ -168,6 +190,10 @@ def compute(op, at, t, bases, strides, offsets, operands, rows, workspace):
             attend(y, a, b, d, size, n1, n2, t, workspace)
         elif op == _RAGGED:
             _ragged(y, a, b, d, size, n1, n2, t)
+        elif op == _EXPAND:
+            _expand(y, a, size, n1)
+        elif op == _UNTIL:
+            _until(y, a, b, size, n1, n2)
         else:  # DOT
             for k in range(size):
                 store(y, k, load(b, k) + dot(a, d + 4 * k * n1, n1))

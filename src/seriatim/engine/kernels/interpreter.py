@@ -4,55 +4,112 @@
 
 from __future__ import annotations
 
+import math
+
 from numba import njit
 
 from seriatim.engine.kernels.compute import compute
-from seriatim.engine.kernels.memory import N0, N1, N2, NUM_OPERANDS, ROW, get, place, resolve
-from seriatim.engine.kernels.samplers import draw
+from seriatim.engine.kernels.memory import (
+    N0,
+    N1,
+    N2,
+    N3,
+    N4,
+    N5,
+    NUM_OPERANDS,
+    ROW,
+    get,
+    load,
+    place,
+    put,
+    resolve,
+    store64,
+)
+from seriatim.engine.kernels.samplers import draw, mark, stop, write_end
 from seriatim.engine.kernels.sources import FINGERPRINT
 from seriatim.engine.operands import Op
+from seriatim.engine.program import CURSOR, OPERAND, OPERANDS
 
 OK, STALE = -1, -2
-MEMORY = 2 * NUM_OPERANDS  # integers that a run works with, beside one for each cursor
-_ROW, _FIRST_SAMPLER = int(Op.ROW), int(Op.BERNOULLI)
+_ROW, _LOOP, _AGAIN, _FIRST_SAMPLER, _STOP, _MARK = (
+    int(op) for op in (Op.ROW, Op.LOOP, Op.AGAIN, Op.BERNOULLI, Op.STOP, Op.MARK)
+)
+_SAVED = 3  # what is kept of the position around a loop: the position, the lane and the column
+
+
+def memory_size(num_cursors: int, num_clocks: int) -> int:
+    """Return how many integers a run works with."""
+    return 2 * NUM_OPERANDS + _SAVED * num_clocks + num_cursors
 
 
 @njit
-def _row_loop(at, t, cursors, num_cursors, bases, strides, offsets, operands, rows, workspace):
+def _row_loop(at, t, cursors, first, last, bases, strides, offsets, operands, rows, workspace):
     """Run the instructions of a ROW for each pixel of the row that begins at t, if one does; return the next one."""
     end, width, flags = at + ROW * (1 + get(at, N0)), get(at, N1), get(at, N2)
     if t % width or (flags & 2 and t < width):
         return end
     for step in range(width):
         pixel = t + (width - 1 - step if flags & 1 else step)
-        place(cursors, 0, num_cursors, pixel, offsets)
+        place(cursors, first, last, pixel, offsets)
         own = at + ROW
         while own < end:
             resolve(own, bases, strides, offsets, operands)
             own = compute(get(own, 0), own, pixel, bases, strides, offsets, operands, rows, workspace)
-    place(cursors, 0, num_cursors, t, offsets)
+    place(cursors, first, last, t, offsets)
     return end
+
+
+@njit
+def _enter(at, operands, rows):
+    """Look at the parameters of a LOOP: return a row in which they are no numbers, -1, or -2 if all have ended."""
+    params, ended = get(operands, 1), get(operands, 2)
+    params_stride, ended_stride = 4 * get(operands, NUM_OPERANDS + 1), 4 * get(operands, NUM_OPERANDS + 2)
+    size, flagged, found = get(at, N2), get(at, N3), -2
+    for row in range(rows):
+        if not (flagged and load(ended + row * ended_stride, 0) > 0):
+            found = -1
+            for k in range(size):
+                if not math.isfinite(load(params + row * params_stride, k)):
+                    return row
+    return found
+
+
+@njit
+def _fill(at, cursors, offsets, operands, rows, values, width, step, left):
+    """Write ends for the positions that are left of rows that have all ended, and into all that is read of them."""
+    index = get(at, OPERANDS + OPERAND - 1)
+    read, constants, cursor = get(operands, 0) - 4 * get(offsets, index), get(operands, 2), cursors + 8 * CURSOR * index
+    slots, stride = get(cursor, 0), 4 * get(cursor, 1)
+    features, count, column, one_hot = get(at, N0), get(at, N1), get(at, N3), get(at, N4)
+    for row in range(rows):
+        for slot in range(slots):
+            write_end(read + 4 * row * get(operands, NUM_OPERANDS) + slot * stride, features, one_hot)
+        for position in range(left):
+            for k in range(count):
+                store64(values, row * width + position * step + column + k, float(load(constants, 0)))
 
 
 @njit(cache=True, nogil=True)
 def run(
-    fingerprint, code, length, cursors, num_cursors, bases, strides, memory, rows, num_rows, key0, key1,
-    start, stop, values, width, scores, score_width, workspace,
+    fingerprint, code, length, cursors, spans, num_clocks, bases, strides, memory, rows, num_rows, key0, key1,
+    start, stop_at, values, width, step, scores, score_width, workspace,
 ):  # fmt: skip
-    """Run a tape for positions start .. stop - 1 of a block of rows. Arrays are given by their addresses.
+    """Run a tape for positions start .. stop_at - 1 of a block of rows. Arrays are given by their addresses.
 
     Args:
         fingerprint: that of the kernels' source.
         code: (length, COLUMNS) int64.
         cursors: (num_cursors, CURSOR) int64.
+        spans: (num_clocks + 1,) int64, where the cursors of each clock begin.
         bases: int64, the addresses of the arenas, those of the block's first row.
         strides: int64, floats between rows in each arena; 0 for the weights.
-        memory: int64, `num_cursors` + MEMORY numbers to work with.
+        memory: int64, `memory_size` numbers to work with.
         rows: (num_rows,) int64, the row numbers of the noise.
         key0, key1: the seed.
-        start, stop: positions.
-        values: float64, where the first row's value at `start` goes; `width` numbers from row to row.
-        scores: float64, zeros that log p is added to, as `values`; 0 if it is not asked for.
+        start, stop_at: positions.
+        values: float64, where the first row's numbers at `start` go; `width` numbers from row to row, `step` from
+            position to position.
+        scores: float64, zeros that log p is added to, `score_width` numbers from row to row; 0 if it is not asked for.
         workspace: float64.
 
     Returns:
@@ -60,26 +117,61 @@ def run(
     """
     if fingerprint != FINGERPRINT:
         return STALE, 0
-    operands, offsets = memory, memory + 8 * MEMORY
+    operands = memory
+    saved = operands + 16 * NUM_OPERANDS
+    offsets = saved + 8 * _SAVED * num_clocks
     end = code + ROW * length
-    for t in range(start, stop):
-        place(cursors, 0, num_cursors, t, offsets)
-        at = code
+    for t in range(start, stop_at):
+        place(cursors, 0, get(spans, 1), t, offsets)
+        # The position of the clock that counts, and the lanes and columns that its loop adds.
+        clock, now, lane, column, bad, at = 0, t, 0, 0, -1, code
         while at < end:
             op = get(at, 0)
+            first, last = get(spans, clock), get(spans, clock + 1)
             if op == _ROW:
-                at = _row_loop(at, t, cursors, num_cursors, bases, strides, offsets, operands, num_rows, workspace)
+                at = _row_loop(at, now, cursors, first, last, bases, strides, offsets, operands, num_rows, workspace)
+                continue
+            if op == _AGAIN:
+                now += 1
+                if now < get(at, N4):
+                    lane, column = lane + get(at, N2), column + get(at, N3)
+                    place(cursors, first, last, now, offsets)
+                    at -= ROW * get(at, N0)
+                else:
+                    own = saved + 8 * _SAVED * clock
+                    now, lane, column, clock = get(own, 0), get(own, 1), get(own, 2), get(at, N5)
+                    at += ROW
                 continue
             resolve(at, bases, strides, offsets, operands)
-            if op < _FIRST_SAMPLER:
-                at = compute(op, at, t, bases, strides, offsets, operands, num_rows, workspace)
+            if op < _ROW:
+                at = compute(op, at, now, bases, strides, offsets, operands, num_rows, workspace)
                 continue
-            bad = draw(
-                op, at, t, 0, operands, rows, num_rows, key0, key1, values, width, scores, score_width, workspace
-            )
+            if op == _LOOP:
+                bad = _enter(at, operands, num_rows)
+                if bad == -2:
+                    at += ROW * (1 + get(at, N0))
+                else:
+                    clock = get(at, N1)
+                    own = saved + 8 * _SAVED * clock
+                    put(own, 0, now)
+                    put(own, 1, lane)
+                    put(own, 2, column)
+                    now = 0
+                    place(cursors, get(spans, clock), get(spans, clock + 1), 0, offsets)
+            elif op == _STOP:
+                bad = stop(at, t, lane, operands, rows, num_rows, key0, key1, scores, score_width)
+            elif op == _MARK:
+                if mark(at, operands, num_rows, values + 8 * column, width) and get(at, N2) and not clock:
+                    _fill(at, cursors, offsets, operands, num_rows, values + 8 * step, width, step, stop_at - t - 1)
+                    return OK, 0
+            else:
+                bad = draw(
+                    op, at, t, lane, operands, rows, num_rows, key0, key1, values + 8 * column, width,
+                    scores, score_width, workspace,
+                )  # fmt: skip
             if bad >= 0:
                 return t, bad
             at += ROW
-        values += 8
+        values += 8 * step
         scores += 8 if scores else 0
     return OK, 0

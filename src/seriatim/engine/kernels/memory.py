@@ -58,6 +58,12 @@ get, put = _reader(INT, types.int64), _writer(INT, types.int64)
 
 
 @njit
+def add64(address, index, number):
+    """Add to number `index` at an address."""
+    store64(address, index, load64(address, index) + number)
+
+
+@njit
 def resolve(at, bases, strides, offsets, operands):
     """Write where the operands of the instruction at `at` lie: four addresses, then four numbers from row to row."""
     for k in range(NUM_OPERANDS):

@@ -16,7 +16,7 @@ from seriatim.engine.kernels.memory import load, store
 from seriatim.engine.operands import Act
 
 NONE, RELU, TANH, SIGMOID, ELU = (np.int64(act) for act in Act)
-ONE, TWO, ZERO = (np.float32(value) for value in (1, 2, 0))
+ONE, TWO, ZERO, HALF, INFINITY = (np.float32(value) for value in (1, 2, 0, 0.5, math.inf))
 
 _LOG2E, _LN2_HIGH, _LN2_LOW = np.float32(1.4426950408889634), np.float32(0.693359375), np.float32(-2.12194440e-4)
 _ROUND32, _ROUND64 = np.float32(1.5 * 2**23), 1.5 * 2.0**52  # adding it leaves the nearest integer in the low bits

@@ -13,10 +13,10 @@ import math
 import numpy as np
 from numba import njit
 
-from seriatim.engine.kernels.memory import N0, N1, N2, N3, NUM_OPERANDS, get, load, load64, store, store64
+from seriatim.engine.kernels.memory import N0, N1, N2, N3, N4, NUM_OPERANDS, add64, get, load, load64, store, store64
 from seriatim.engine.kernels.noise import uniform
-from seriatim.engine.kernels.numbers import ONE, exp64
-from seriatim.engine.kernels.quantiles import NORMAL, QUANTIZED, log_add, log_density, normal_quantile
+from seriatim.engine.kernels.numbers import ONE, ZERO, exp64
+from seriatim.engine.kernels.quantiles import NORMAL, QUANTIZED, log_add, log_density, log_sigmoid, normal_quantile
 from seriatim.engine.operands import Op
 
 _BERNOULLI, _CATEGORICAL = int(Op.BERNOULLI), int(Op.CATEGORICAL)
@@ -119,32 +119,77 @@ def draw(op, at, t, lane, operands, rows, num_rows, key0, key1, values, width, s
 
     Args:
         op: the instruction at `at`, whose operands are resolved.
-        t, lane: the address of the noise.
+        t, lane: the address of the noise, but for the lanes that the instruction adds.
         rows: the row numbers of the noise.
-        values: where the first row's value goes; `width` numbers from row to row.
+        values: where the first row's numbers go; `width` numbers from row to row.
         scores: where the log p of the first row is added up, or 0; `score_width` numbers from row to row.
     """
-    read, params, constants = get(operands, 0), get(operands, 1), get(operands, 2)
+    read, params, constants, ended = get(operands, 0), get(operands, 1), get(operands, 2), get(operands, 3)
     read_stride, params_stride = 4 * get(operands, NUM_OPERANDS), 4 * get(operands, NUM_OPERANDS + 1)
-    size, family = get(at, N0), get(at, N1)
+    ended_stride = 4 * get(operands, NUM_OPERANDS + 3)
+    size, family, flagged = get(at, N0), get(at, N1), get(at, N4)
     lane, values, scored = lane + get(at, N2), values + 8 * get(at, N3), scores != 0
     for row in range(num_rows):
-        u = uniform(key0, key1, get(rows, row), t, lane)
-        if op == _BERNOULLI:
-            log_prob = _bernoulli(params, read, values, u)
-        elif op == _CATEGORICAL:
-            log_prob = _categorical(params, read, values, size, u, workspace)
-        else:
-            second = uniform(key0, key1, get(rows, row), t, lane + 1) if size else u
-            log_prob = _real(params, read, values, size, family, constants, u, second, workspace, scored)
-        if math.isnan(log_prob):
-            return row
-        if scored:
-            store64(scores, 0, load64(scores, 0) + log_prob)
-        read, params, values, scores = (
-            read + read_stride,
-            params + params_stride,
-            values + 8 * width,
-            scores + 8 * score_width,
-        )
+        if not (flagged and load(ended + row * ended_stride, 0) > 0):
+            own, seen, out = params + row * params_stride, read + row * read_stride, values + 8 * row * width
+            u = uniform(key0, key1, get(rows, row), t, lane)
+            if op == _BERNOULLI:
+                log_prob = _bernoulli(own, seen, out, u)
+            elif op == _CATEGORICAL:
+                log_prob = _categorical(own, seen, out, size, u, workspace)
+            else:
+                second = uniform(key0, key1, get(rows, row), t, lane + 1) if size else u
+                log_prob = _real(own, seen, out, size, family, constants, u, second, workspace, scored)
+            if math.isnan(log_prob):
+                return row
+            if scored:
+                add64(scores, row * score_width, log_prob)
     return -1
+
+
+@njit
+def stop(at, t, lane, operands, rows, num_rows, key0, key1, scores, score_width):
+    """Decide for each row whether its sequence ends here; return a row whose s is no number, or -1."""
+    ended, params = get(operands, 0), get(operands, 1)
+    ended_stride, params_stride = 4 * get(operands, NUM_OPERANDS), 4 * get(operands, NUM_OPERANDS + 1)
+    certain, lane = get(at, N1), lane + get(at, N2)
+    for row in range(num_rows):
+        s = float(load(params + row * params_stride, 0))
+        if not math.isfinite(s) and not (certain and s > 0):
+            return row
+        ends = uniform(key0, key1, get(rows, row), t, lane) < 1 / (1 + math.exp(-s))
+        store(ended + row * ended_stride, 0, ONE if ends else ZERO)
+        if scores:
+            add64(scores, row * score_width, log_sigmoid(s if ends else -s))
+    return -1
+
+
+@njit
+def mark(at, operands, num_rows, values, width):
+    """Put the mark of the end in place of the values that rows have not; return whether no row has one."""
+    read, ended, constants = get(operands, 0), get(operands, 1), get(operands, 2)
+    read_stride, ended_stride = 4 * get(operands, NUM_OPERANDS), 4 * get(operands, NUM_OPERANDS + 1)
+    features, count, one_hot = get(at, N0), get(at, N1), get(at, N4)
+    values += 8 * get(at, N3)
+    none = True
+    for row in range(num_rows):
+        ends = load(ended + row * ended_stride, 0) > 0
+        none &= ends
+        seen = read + row * read_stride
+        if ends:
+            write_end(seen, features, one_hot)
+            for k in range(count):
+                store64(values, row * width + k, float(load(constants, 0)))
+        elif not one_hot:
+            store(seen, features - 1, ZERO)
+    return none
+
+
+@njit
+def write_end(read, features, one_hot):
+    """Write what a network reads of an end: the last of its features, or the index of that one."""
+    if one_hot:
+        store(read, 0, np.float32(features - 1))
+    else:
+        for k in range(features):
+            store(read, k, ONE if k == features - 1 else ZERO)
