@@ -62,7 +62,7 @@ def test_generation_is_measured_beside_the_machine():
 
 
 def test_a_recurrent_layer_is_measured_against_steps_of_torch():
-    case = speed.lstm(2, units=16, counts=FEW)
+    case = speed.lstm(2, FEW, units=16)
     steps = peers.stepped_lstm(speed.SYMBOLS, 16, 2, batch=2)
     row = speed.measure(case, 2, {"nn.LSTM": steps}, repeats=1)
     assert row["macs"] == 3 * 64 * 16 + 16 * speed.SYMBOLS
@@ -71,7 +71,7 @@ def test_a_recurrent_layer_is_measured_against_steps_of_torch():
 
 
 def test_whole_passes_draw_what_steps_draw():
-    case = speed.wavenet(SMALL)
+    case = speed.wavenet(SMALL, FEW)
     with torch.no_grad():
         for parameter in case.model.parameters():
             parameter.mul_(3)

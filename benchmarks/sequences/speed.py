@@ -37,16 +37,19 @@ ABOUT = (
     "machine had other work, which does not count there, but shares caches and memory. What a line compares is "
     "measured in turns in one run, and a ratio is the median of the ratios of the turns. *Whole passes* is our own "
     "network run again for every position, over its whole receptive field (3,071 and 2,048 positions), or over the "
-    f"prefix (LSTM: {PREFIX} symbols, the mean of a sample of {2 * PREFIX}); a few positions are timed. *rollout* is "
-    'our cached step in PyTorch (`engine="reference"`), *native* the sampling engine, timed as a user calls it: '
-    "lowering, memory and noise included, one second of 16 kHz audio or 2,000 symbols a call; its values are those of "
-    "rollout. Peers are cached generators at the same sizes: `incremental_forward` of r9y9/wavenet_vocoder without its "
-    "weight normalisation (16 streams are given as `test_inputs`, for without conditioning it knows one), and "
-    "`generate_fast` of vincentherrmann/pytorch-wavenet, one stream only, made to run on today's torch by an empty "
+    f"prefix (LSTM: {PREFIX} symbols, the mean of a sample of {2 * PREFIX}); two positions are timed a turn, and a pass "
+    "over 16 streams is slower by the sample than 16 passes over one. *rollout* is our cached step in PyTorch "
+    '(`engine="reference"`), *native* the sampling engine, timed as a user calls it: lowering, memory and noise '
+    "included, one second of 16 kHz audio or 2,000 symbols a call, a quarter of it for each of 16 streams; its values "
+    "are those of rollout. Peers are cached generators at the same sizes: `incremental_forward` of r9y9/wavenet_vocoder "
+    "without its weight normalisation (16 streams are given as `test_inputs`, for without conditioning it knows one), "
+    "and `generate_fast` of vincentherrmann/pytorch-wavenet, one stream only, made to run on today's torch by an empty "
     "`librosa` where there is none and a queue that squeezes what it stores; gradients are off. *nn.LSTM by steps* is "
     "the loop that users write: one position a call, linear map, `torch.multinomial`. The limit of a position is its "
     "multiply-adds (tables that a symbol looks up apart) at the rate of a 512 x 512 product, or one reading of its "
-    "weights at the rate at which torch sums as many numbers, whichever takes longer."
+    "weights at the rate at which torch sums as many numbers, whichever takes longer; torch's product of matrix and "
+    "vector (GEMV) reads more slowly, and the share of a limit by its rate stands beside. The 21 MB of LSTM 3x512 stay "
+    "in the shared cache only while other work leaves room: a share above 100 % is due to that."
 )
 
 
@@ -93,7 +96,7 @@ TARGETS = (
 )
 
 
-def wavenet(sizes: Sizes, counts: Counts | None = None) -> Case:
+def wavenet(sizes: Sizes, counts: Counts) -> Case:
     """Return a WaveNet of these sizes."""
     model = WaveNet(
         (16000,),
@@ -105,14 +108,14 @@ def wavenet(sizes: Sizes, counts: Counts | None = None) -> Case:
         skip_features=sizes.skip,
     )
     first: Any = model.network.first
-    return Case(model.eval(), model.receptive_field, first.taps.weight, counts or Counts(native=16000))
+    return Case(model.eval(), model.receptive_field, first.taps.weight, counts)
 
 
-def lstm(layers: int, units: int = 512, counts: Counts | None = None) -> Case:
+def lstm(layers: int, counts: Counts, units: int = 512) -> Case:
     """Return an LSTM over symbols."""
     model = LSTM((2000,), Categorical(SYMBOLS), hidden_features=units, num_layers=layers)
     first: Any = model.get_submodule("network.layers.0.rnn")
-    return Case(model.eval(), PREFIX, first.weight_ih_l0, counts or Counts(native=2000))
+    return Case(model.eval(), PREFIX, first.weight_ih_l0, counts)
 
 
 @torch.no_grad()
@@ -202,14 +205,15 @@ def _median(values: np.ndarray) -> float:
 def case_of(name: str, batch: int, peers: Mapping[str, Path]) -> tuple[Case, dict[str, Generator]]:
     """Return the model of a line and the generators of others that can be run beside it."""
     torch.manual_seed(0)
+    share = 1 if batch == 1 else 4
     if name in LSTMS:
-        return lstm(LSTMS[name]), {"nn.LSTM": stepped_lstm(SYMBOLS, 512, LSTMS[name], batch)}
+        return lstm(LSTMS[name], Counts(2000 // share)), {"nn.LSTM": stepped_lstm(SYMBOLS, 512, LSTMS[name], batch)}
     sizes, others = WAVENETS[name], dict[str, Generator]()
     if "wavenet_vocoder" in peers:
         others["wavenet_vocoder"] = wavenet_vocoder(peers["wavenet_vocoder"], sizes, batch)
     if "pytorch-wavenet" in peers and batch == 1:
         others["pytorch-wavenet"] = pytorch_wavenet(peers["pytorch-wavenet"], sizes)
-    return wavenet(sizes), others
+    return wavenet(sizes, Counts(16000 // share)), others
 
 
 def run(peers: Mapping[str, Path], only: list[str], threads: int) -> None:
