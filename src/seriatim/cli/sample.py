@@ -57,8 +57,14 @@ class Drawn(NamedTuple):
 def run(
     path: RunArgument,
     num: Annotated[
-        int, typer.Option("-n", "--num", min=1, help="How many; of each class where a model of classes is given none.")
-    ] = 16,
+        int | None,
+        typer.Option(
+            "-n",
+            "--num",
+            min=1,
+            help="How many (16, of sequences 1); of each class where a model of classes is given none.",
+        ),
+    ] = None,
     out: OutOption = None,
     context: ContextOption = None,
     orders: OrdersOption = None,
@@ -77,29 +83,47 @@ def run(
     length: Annotated[
         int | None, typer.Option("--length", metavar="N", help="Of sequences, for networks that run over any length.")
     ] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", metavar="S", help="The same in seconds, of sound and music.")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", metavar="TEXT|FILE", help="What sequences begin with.")
+    ] = None,
     stream: Annotated[
-        bool, typer.Option("--stream", help="Write the picture again and again while it grows (--out FILE.png).")
+        bool,
+        typer.Option("--stream", help="Write while it is made: a picture again and again, text and sound bit by bit."),
     ] = False,
     batch_size: BatchOption = 256,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
-    """Draw exact samples: a picture (.png, for images), an array (.npy) or a table (.csv; also on stdout).
+    """Draw exact samples: a picture (.png, for images), an array (.npy) or a table (.csv; also on stdout); of sequences
+    text (.txt; also on stdout), sound (.wav, .flac, .ogg), a table (.csv) or values and lengths (.npz).
 
     Sample r depends on the seed and r only, not on how many are drawn. Without --context a model of classes draws of
     every class in turn; a picture then has one row for each class. With --temperature, --top-k, --top-p or --min-p,
     which act in this order, samples are no longer from the model: --json then tells log q beside log p.
     """
-    suffix = ".csv" if out is None else ending(out, tuple(WRITERS))
-    check_stream(stream, suffix, out, orders)
     controls = controls_of(temperature, top_k, top_p, min_p)
     from seriatim.cli.loading import open_run
 
     own = open_run(path, device)
+    if own.model.codec is not None:
+        from seriatim.cli import sample_sequences as sequences
+
+        sequences.refuse_orders(orders, own)
+        given = (num or 1, out, context, length, seconds, prompt, stream, seed, batch_size, controls, json)
+        with options_named():
+            sequences.sample_sequences(own, sequences.Asked(*given))
+        return
+    if seconds is not None or prompt is not None:
+        raise UserError(f"{'--prompt' if seconds is None else '--seconds'}: expected a run of sequences, got {path}")
+    suffix = ".csv" if out is None else ending(out, tuple(WRITERS))
+    check_stream(stream, suffix, out, orders)
     if suffix == ".png":
         require_images(own)
-    asked = asked_of(own, num, context, orders, length)
+    asked = asked_of(own, num or 16, context, orders, length)
     options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "controls": controls}
     with options_named():
         drawn = grown(own, asked, out, options) if stream and out is not None else draw(asked, json, options)

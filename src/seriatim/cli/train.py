@@ -38,6 +38,24 @@ def run(
     grey: GreyOption = None,
     levels: LevelsOption = None,
     binarise: BinariseOption = None,
+    read_as: Annotated[
+        str | None, typer.Option("--as", metavar="KIND", help="Of a file that does not say it: series, pairs or music.")
+    ] = None,
+    tokens: Annotated[
+        str | None, typer.Option("--tokens", metavar="KIND", help="Of text: bytes, characters or bpe:N.")
+    ] = None,
+    lines: Annotated[bool | None, typer.Option("--lines/--no-lines", help="Of text: each line ends by itself.")] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", metavar="FILE", help="Of pairs: the lines that DATA's are turned into.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option("--rate", help="Of sound: samples a second; of music: steps.")] = None,
+    encoding: Annotated[
+        str | None, typer.Option("--encoding", metavar="KIND", help="Of sound: mu-law, mu-law:LEVELS or 16-bit.")
+    ] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option("--pattern", metavar="PATTERN", help="Of sound: what names of files tell, {digit}_{speaker}_{_}."),
+    ] = None,
     resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Go on with a stopped run.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the training rows.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of first weights, order of rows and dropout.")] = None,
@@ -56,7 +74,9 @@ def run(
     flags: dict[str, dict[str, Any]] = {
         "model": {"name": model},
         "data": {"source": data, "context": context, "grey": grey, "levels": levels, "binarise": binarise}
-        | {"size": None if resize is None else _size(resize)},
+        | {"size": None if resize is None else _size(resize)}
+        | {"read_as": read_as, "tokens": tokens, "lines": lines, "target": target}
+        | {"rate": rate, "encoding": encoding, "pattern": pattern},
         "training": {
             "epochs": epochs,
             "seed": seed,
