@@ -16,6 +16,8 @@ from seriatim.ending import Ending
 from seriatim.engine.operands import Op
 from seriatim.engine.program import NUMBERS
 from seriatim.heads import Bernoulli, Categorical, MixtureOfLogistics, Normal, QuantizedMixtureOfLogistics
+from seriatim.independent import Independent
+from seriatim.layers import LSTM as LSTMLayer
 from seriatim.layers import CausalConv1d
 from seriatim.model import AutoregressiveModel
 from seriatim.models import FVSBN, GRU, LSTM, MADE, NADE, GatedPixelCNN, NeuralConditionals, PixelSNAIL, WaveNet
@@ -92,6 +94,29 @@ def test_other_networks_around(name):
         "head of its own": lambda: LSTM((T,), Nested(MADE((2,), head, hidden_features=(6,), encoder=CONTEXT))),
     }[name]()
     agree(drawn(model), torch.arange(16) % 2 if name == "labels" else None, prompts=(3,))
+
+
+SIDE_BY_SIDE: dict[str, Callable[[], AutoregressiveModel]] = {
+    "notes": lambda: LSTM((T,), Independent(Bernoulli(), (11,)), hidden_features=8),
+    "categories": lambda: WaveNet((T,), Independent(Categorical(3), (2, 3)), **WAVES),
+    "that end": lambda: LSTM((T,), Ending(Independent(Categorical(3), (2, 3))), hidden_features=8),
+    "each of which may end": lambda: LSTM((T,), Independent(Ending(Categorical(3)), (4,)), hidden_features=8),
+    "real": lambda: LSTM((T,), Independent(MixtureOfLogistics(2), (2,)), hidden_features=8),
+    "chords": lambda: LSTM(
+        (T,), Independent(Nested(NADE((3,), hidden_features=4, encoder=Vector(5))), (3,)), hidden_features=8
+    ),
+    "inside a position": lambda: LSTM(
+        (T,), Nested(LSTM((3,), Independent(Categorical(4), (2,)), hidden_features=4, encoder=CONTEXT))
+    ),
+    "straight from a recurrent layer": lambda: AutoregressiveModel(
+        LSTMLayer(4, 4), Independent(Bernoulli(), (4,)), Order((T,))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SIDE_BY_SIDE)
+def test_independent_values(name):
+    agree(drawn(SIDE_BY_SIDE[name](), 0.2 if name == "real" else 0.4), prompts=(7,), tolerance=1e-4)
 
 
 # ---- what stops, and what is refused

@@ -85,7 +85,7 @@ class Unkept(Residual):
     "network, head, reason",
     [
         (Louder(3, 3, 2), None, "Louder redefines advance"),
-        (CausalSequential(CausalConv1d(3, 3, 2), nn.Softplus()), None, "Softplus has no lower method"),
+        (CausalSequential(CausalConv1d(3, 3, 2), nn.Softsign()), None, "Softsign has no lower method"),
         (CausalSequential(CausalConv1d(3, 4, 2), nn.GLU(dim=1)), None, "GLU over axis 1"),
         (CausalConv1d(2, 5, 2), heads.MultivariateNormal(2), "the MultivariateNormal head has no sampler"),
         (CausalConv1d(3, 4, 2), None, "the network has 4 outputs, the head 3 parameters"),

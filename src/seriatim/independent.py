@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,7 +12,13 @@ from torch import distributions as td
 from torch.distributions import constraints
 
 from seriatim.distributions import sample_from_torch
+from seriatim.engine import loops, samplers
 from seriatim.heads import Head
+
+if TYPE_CHECKING:
+    from seriatim.engine.operands import Operand
+    from seriatim.engine.samplers import Draw
+    from seriatim.engine.tape import Tape
 
 
 class Independent(Head):
@@ -57,6 +63,21 @@ class Independent(Head):
 
     def forward(self, params: Tensor, variables: Tensor | None = None) -> SideBySide:
         return SideBySide(self, self.head(params.unflatten(-1, (self.count, self.head.num_params))))
+
+    @property
+    def tape_width(self) -> int:
+        """How many numbers its sampler on a tape writes."""
+        return self.count * samplers.width(self.head)
+
+    def lower(self, tape: Tape, params: Operand, place: Draw) -> None:
+        """Append the sampler to a tape: that of the inner head, value by value."""
+        loops.independent(tape, self.head, self.count, params, place)
+
+    def from_tape(self, numbers: Tensor, variables: Tensor) -> Tensor:
+        """Return the values (B, n, *value_shape) whose numbers (B, n, width) the sampler wrote."""
+        batch, n = numbers.shape[:2]
+        inner = numbers.reshape(batch, n * self.count, samplers.width(self.head))
+        return samplers.values(self.head, inner, variables).reshape(batch, n, *self.value_shape)
 
     @property
     def support(self) -> Any:

@@ -74,10 +74,9 @@ class Nested(Head):
     def from_tape(self, numbers: Tensor, variables: Tensor) -> Tensor:
         """Return the values (B, n, *value_shape) whose numbers (B, n, width) the sampler wrote."""
         order = self.model.order
-        inner = samplers.values(
-            self.model.head, numbers.flatten(0, 1).unflatten(1, (order.length, -1)), order.permutation
-        )
-        return order.to_data(inner).unflatten(0, numbers.shape[:2])
+        inner = numbers.flatten(0, 1).unflatten(1, (order.length, -1))
+        values = samplers.values(self.model.head, inner, order.places(0, order.length))
+        return order.to_data(values).unflatten(0, numbers.shape[:2])
 
     @property
     def support(self) -> Any:

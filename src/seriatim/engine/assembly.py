@@ -47,6 +47,7 @@ def finish(tape: Tape, decode: Callable[[Tensor, int], Tensor], width: int) -> P
         scratch_size=_spread(scratch_size),
         input=tape.input,
         kept=tuple(b for b in buffers if b.arena is Arena.STATE and (b.load is not None or b.map is not None)),
+        memories=tuple(tape.common.memories),
         workspace_size=max(map(_workspace, instructions), default=0),
         length=tape.length,
         width=width,
@@ -66,7 +67,7 @@ def _check(instructions: list[Instruction], source: Buffer) -> None:
     for instruction in instructions:
         for operand in instruction.all_reads:
             buffer = operand.buffer
-            given = buffer in written or buffer.arena is Arena.WEIGHTS or buffer.host is not None
+            given = buffer in written or buffer.host is not None or buffer.arena in (Arena.WEIGHTS, Arena.MEMORY)
             given |= buffer.load is not None and not buffer.reach
             if buffer.map is not None:  # its rows and columns are read before and after they are written
                 beyond = operand.delay >= buffer.map.rows
@@ -101,8 +102,8 @@ def _fuse(instructions: list[Instruction]) -> list[Instruction]:
 def _with_activation(linear: Instruction, after: Instruction) -> Instruction | None:
     if after.op is not Op.ACTIVATE or after.reads != linear.writes:
         return None
-    size, _, num_taps = linear.numbers
-    return replace(linear, writes=after.writes, numbers=(size, after.numbers[1], num_taps))
+    size, _, num_taps, _ = linear.numbers
+    return replace(linear, writes=after.writes, numbers=(size, after.numbers[1], num_taps, *after.numbers[2:]))
 
 
 def _with_sum(linear: Instruction, after: Instruction) -> Instruction | None:
@@ -111,11 +112,10 @@ def _with_sum(linear: Instruction, after: Instruction) -> Instruction | None:
     if after.op is not Op.ADD or y not in after.reads or y.size % ALIGN:
         return None
     other = next(operand for operand in after.reads if operand != y)
-    size, act, num_taps = linear.numbers
+    size, act, num_taps, parameter = linear.numbers
     bias = (Tap.ADD, linear.reads[0], linear.reads[0])
-    return replace(
-        linear, writes=after.writes, reads=[other], numbers=(size, act, num_taps + 1), taps=[*linear.taps, bias]
-    )
+    numbers = (size, act, num_taps + 1, parameter)
+    return replace(linear, writes=after.writes, reads=[other], numbers=numbers, taps=[*linear.taps, bias])
 
 
 def _place_scratch(instructions: list[Instruction]) -> int:
@@ -188,7 +188,7 @@ def _rows(instruction: Instruction, cursors: dict[Geometry, int]) -> list[list[i
     used = [(operand, True) for operand in instruction.writes] + [(operand, False) for operand in instruction.reads]
     rows = [_row(instruction.op, instruction.numbers, used, cursors)]
     for kind, x, weight in instruction.taps:
-        rows.append(_row(kind, (x.size + (kind is Tap.SELECT),), [(x, False), (weight, False)], cursors))
+        rows.append(_row(kind, (x.size + x.one_hot,), [(x, False), (weight, False)], cursors))
     return rows
 
 
@@ -226,7 +226,7 @@ def _row(
             # The value for the next position (delay -1) goes where the oldest one, no longer needed, stands.
             geometry = (buffer.clock, buffer.slots, buffer.stride, operand.delay, 1, 0, 0)
         cursor = cursors.setdefault(geometry, len(cursors))
-        row += [int(buffer.arena), buffer.place + start, cursor]
+        row += [int(buffer.arena) + buffer.memory, buffer.place + start, cursor]
     return row + [0] * (COLUMNS - len(row))
 
 

@@ -70,11 +70,12 @@ class Session:
     ) -> None:
         self.program, self.seed, self.position = program, seed, position
         self.rows = rows.to("cpu", torch.int64).contiguous()
-        self.state = program.load(state, x, position)
+        self.state, self.memories = program.load(state, x, position), program.load_memories(state)
 
     def select(self, index: Tensor) -> None:
         """Keep some rows (B',), with repetition if wanted. A row takes its noise with it."""
         self.state, self.rows = self.state[index], self.rows[index]
+        self.memories = [memory[index] for memory in self.memories]
 
     def advance(self, count: int, *, log_probs: bool = False) -> Samples:
         """Sample the next `count` positions.
@@ -97,13 +98,20 @@ class Session:
         values = program.decode(torch.from_numpy(numbers), first)
         return Samples(values, torch.from_numpy(scores).float() if log_probs else None)
 
+    def _workspace_size(self) -> int:
+        """Return how many numbers attention and samplers work with."""
+        pairs = zip(self.program.memories, self.memories, strict=True)
+        sources = [int(rows[0, 1]) for memory, rows in pairs if memory.is_source]
+        return max(self.program.workspace_size, *sources, 1)
+
     def _run(self, module: ModuleType, block: slice, numbers: np.ndarray, scores: np.ndarray) -> None:
         program, rows = self.program, self.rows[block]
-        scratch, workspace = torch.empty(len(rows), program.scratch_size), np.empty(program.workspace_size)
+        scratch, workspace = torch.empty(len(rows), program.scratch_size), np.empty(self._workspace_size())
         num_cursors, num_clocks = len(program.cursors), len(program.spans) - 1
         memory = np.zeros(module.memory_size(num_cursors, num_clocks), np.int64)
-        bases = np.array([t.data_ptr() for t in (program.weights, self.state[block], scratch)], np.int64)
-        strides = np.array([0, program.state_size, program.scratch_size], np.int64)
+        own = [self.state[block], scratch, *(memory[block] for memory in self.memories)]
+        bases = np.array([program.weights.data_ptr(), *(rows.data_ptr() for rows in own)], np.int64)
+        strides = np.array([0, *(rows.shape[1] for rows in own)], np.int64)
         end = self.position + numbers.shape[1]
         for start in range(self.position, end, _CHUNK):
             done = start - self.position

@@ -19,6 +19,7 @@ from seriatim.engine.operands import (
     Instruction,
     Load,
     LoadMap,
+    LoadSource,
     Map,
     Op,
     Operand,
@@ -87,7 +88,7 @@ class Instructions(Storage):
         """Append y = act(bias + sum_i W_i x_i).
 
         Args:
-            taps: pairs of x_i and W_i (P, F_i); the product with a one-hot x_i is a look-up.
+            taps: pairs of x_i and W_i (P, F_i); the product with a one-hot x_i, or a code, is a look-up.
             bias: (P,), an operand for one that differs by row, or None.
         """
         size = taps[0][1].shape[0]
@@ -97,17 +98,18 @@ class Instructions(Storage):
         start = bias if isinstance(bias, Operand) else self.weight(torch.zeros(size) if bias is None else bias)
         if start.size != size:
             raise ValueError(f"bias: expected size {size}, got {start.size}")
-        packed = [
-            (Tap.SELECT if x.one_hot else Tap.DENSE, x, self.weight(_panels(weight, zero_row=x.one_hot)))
-            for x, weight in taps
-        ]
+        packed = []
+        for x, weight in taps:
+            kind = Tap.SELECT if x.one_hot or x.is_code else Tap.DENSE
+            packed.append((kind, x, self.weight(_panels(weight, zero_row=x.one_hot))))
         y = Operand(Buffer(size), size)
-        self.instructions.append(Instruction(Op.LINEAR, [y], [start], (padded(size), act, len(taps)), packed))
+        self.instructions.append(Instruction(Op.LINEAR, [y], [start], (padded(size), act, len(taps), 0), packed))
         return y
 
-    def activation(self, x: Operand, act: Act) -> Operand:
-        """Append y = act(x)."""
-        return self._append(Op.ACTIVATE, x.size, [self.dense(x)], act)
+    def activation(self, x: Operand, act: Act, parameter: float = 0.0) -> Operand:
+        """Append y = act(x), with the parameter of those that have one."""
+        bits = int(torch.tensor(parameter).view(torch.int32))
+        return self._append(Op.ACTIVATE, x.size, [self.dense(x)], act, bits)
 
     def gate(self, a: Operand, b: Operand, act: Act = Act.NONE) -> Operand:
         """Append y = act(a) sigmoid(b): the gated unit; with TANH that of WaveNet and PixelCNN."""
@@ -154,7 +156,7 @@ class Instructions(Storage):
 
     def _linear_at(self, y: Operand, x: Operand, weight: Tensor, start: Operand) -> Operand:
         rows = self.table(torch.stack([_panels(own, zero_row=False) for own in weight]))
-        numbers = (padded(y.size), Act.NONE, 1)
+        numbers = (padded(y.size), Act.NONE, 1, 0)
         self.instructions.append(Instruction(Op.LINEAR, [y], [start], numbers, [(Tap.DENSE, x, rows)]))
         return y
 
@@ -200,6 +202,37 @@ class Instructions(Storage):
         keys, values = (self.constant(self.length * size, kept(part)) for part in range(2))
         return self._append(Op.ATTEND, size, [qkv, keys, values], num_heads, self.length)
 
+    def attend_source(self, query: Operand, num_heads: int, load: LoadSource) -> Operand:
+        """Append y = concat_h softmax(q . K / sqrt(d)) V over the symbols of a source that its mask does not leave out.
+
+        Args:
+            query: of the position.
+            num_heads: of equal size.
+            load: reads keys, values and mask from the state of the layer being lowered.
+        """
+
+        def packed(state: Any) -> Tensor:
+            keys, values, mask = load(state)
+            first = (~mask).to(torch.int8).argsort(dim=1, stable=True)[..., None]  # symbols before what is left out
+            keys, values = (part.masked_fill(~mask[..., None], 0).take_along_dim(first, 1) for part in (keys, values))
+            head = torch.zeros(len(mask), ALIGN)
+            head[:, 0], head[:, 1] = mask.sum(1), mask.shape[1]
+            return torch.cat([head, keys.transpose(1, 2).flatten(1), values.flatten(1)], dim=1)
+
+        memory = Operand(self._memory(query.size, packed, is_source=True), query.size)
+        return self._append(Op.ATTEND_SOURCE, query.size, [self.dense(query), memory], num_heads)
+
+    def rotate(self, x: Operand, angles: Tensor, size: int) -> Operand:
+        """Append y = x, whose first numbers are turned in pairs by the angles of the position, again and again.
+
+        Args:
+            x: the numbers.
+            angles: (T, n) of n pairs.
+            size: how many numbers are turned, a multiple of 2 n.
+        """
+        turned = torch.stack([angles.cos(), angles.sin()], dim=-1).flatten(1).to(torch.float32)
+        return self._append(Op.ROTATE, x.size, [x, self.table(turned)], size, turned.shape[1])
+
     @contextmanager
     def rows(self, width: int, *, reverse: bool = False, from_second: bool = False) -> Iterator[None]:
         """Run what is lowered inside for each pixel of a row when it begins.
@@ -221,7 +254,7 @@ class Instructions(Storage):
         start = 0
         for part in parts:
             self.instructions.append(
-                Instruction(Op.ACTIVATE, [y.part(start, part.size)], [part], (part.size, Act.NONE))
+                Instruction(Op.ACTIVATE, [y.part(start, part.size)], [part], (part.size, Act.NONE, 0))
             )
             start += part.size
         return y
@@ -230,7 +263,7 @@ class Instructions(Storage):
         """Append y = x."""
         width = 1 if x.one_hot else x.size
         y = Operand(Buffer(width, x.one_hot), x.size)
-        self.instructions.append(Instruction(Op.ACTIVATE, [y], [x], (width, Act.NONE)))
+        self.instructions.append(Instruction(Op.ACTIVATE, [y], [x], (width, Act.NONE, 0)))
         return y
 
     def into(self, y: Operand, x: Operand) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from seriatim.engine.operands import ALIGN, Act, Arena, Buffer, CannotLower, Ins
 from seriatim.engine.program import load, store
 from seriatim.engine.samplers import Draw
 from seriatim.engine.tape import Tape
+from seriatim.heads import Head
 
 if TYPE_CHECKING:
     from seriatim.model import AutoregressiveModel
@@ -23,7 +24,7 @@ _UNIT = 2.0**24
 """Contexts of this size drown what an initial state holds without one, so that differences keep their precision."""
 
 
-def ending(tape: Tape, head: Any, mark: float, params: Operand, place: Draw) -> None:
+def ending(tape: Tape, head: Head, mark: float, params: Operand, place: Draw) -> None:
     """Append the samplers of a value of `head` or the end, whose parameters are s and those of the value.
 
     Args:
@@ -69,20 +70,54 @@ def nested(
     # Inner features side by side are what the network reads of this position.
     size = length * head.num_features
     features = Operand(Buffer(size), size)
-    own = Buffer(head.num_features, reach=length - 1, packed=True, host=features.buffer, offset=0)
     outputs = inner.dense(inner.lower(model.network, inner.input))
     if outputs.size != head.num_params:
         raise CannotLower(f"the network has {outputs.size} outputs, the head {head.num_params} parameters")
     samplers.draw(inner, head, outputs, replace(place, read=inner.input.lag(-1)))
-    inner.expand(inner.input.lag(-1), Operand(own, head.num_features))
+    inner.expand(inner.input.lag(-1), _one_of(features, head.num_features, length))
     _reset(tape, params, _settle(inner), inner.input, states)
-    outside = params if place.ended is None else place.ended
-    loop = (0, inner.clock, params.size, int(place.ended is not None))
-    tape.instructions.append(Instruction(Op.LOOP, [features], [params, outside], loop))
+    _repeat(tape, inner, head, features, params, place)
+
+
+def independent(tape: Tape, head: Head, count: int, params: Operand, place: Draw) -> None:
+    """Append the sampling of several values, side by side as their parameters and features are.
+
+    Args:
+        tape: where to.
+        head: of each value.
+        count: how many values.
+        params: of all of them.
+        place: where noise is found and values are put.
+    """
+    params = tape.copy(tape.dense(params))
+    inner = Tape(head.num_features, samplers.is_one_hot(head), count, common=tape.common)
+    features = Operand(Buffer(count * head.num_features), count * head.num_features)
+    seen = _one_of(features, head.num_features, count)
+    read = inner.input if inner.input.one_hot else seen
+    samplers.draw(inner, head, _one_of(params, head.num_params, count), replace(place, read=read))
+    if inner.input.one_hot:
+        inner.expand(inner.input, seen)
+    _settle(inner)
+    _repeat(tape, inner, head, features, params.part(0, 0), place)
+
+
+def _one_of(whole: Operand, size: int, count: int) -> Operand:
+    """Return the part of a vector that belongs to the inner position."""
+    return Operand(Buffer(size, reach=count - 1, packed=True, host=whole.buffer, offset=0), size)
+
+
+def _repeat(tape: Tape, inner: Tape, head: Head, features: Operand, checked: Operand, place: Draw) -> None:
+    """Append the instructions of an inner tape as a loop over its positions, and what is read of all its values.
+
+    The numbers in `checked` must be finite.
+    """
+    outside = checked if place.ended is None else place.ended
+    loop = (0, inner.clock, checked.size, int(place.ended is not None))
+    tape.instructions.append(Instruction(Op.LOOP, [features], [checked, outside], loop))
     tape.instructions += inner.instructions
-    again = (0, inner.clock, head.num_uniforms, samplers.width(head), length, tape.clock)
+    again = (0, inner.clock, head.num_uniforms, samplers.width(head), inner.length, tape.clock)
     tape.instructions.append(Instruction(Op.AGAIN, [], [], again))
-    tape.instructions.append(Instruction(Op.ACTIVATE, [place.read], [features], (size, Act.NONE)))
+    tape.instructions.append(Instruction(Op.ACTIVATE, [place.read], [features], (features.size, Act.NONE, 0)))
 
 
 def _settle(inner: Tape) -> list[Buffer]:
@@ -94,6 +129,8 @@ def _settle(inner: Tape) -> list[Buffer]:
     for instruction in inner.instructions:
         for operand in instruction.operands:
             buffer = operand.buffer
+            if buffer.arena is Arena.MEMORY:
+                raise CannotLower("contexts along a length of their own have no tape form inside a position")
             buffer.clock = buffer.clock or inner.clock
             if buffer.arena is Arena.STATE:
                 kept[buffer] = None
@@ -126,7 +163,7 @@ def _reset(tape: Tape, params: Operand, kept: list[Buffer], source: Operand, sta
             "an initial state that is no affine function of its context has no tape form inside a position"
         )
     whole = Operand(host, host.width)
-    tape.instructions.append(Instruction(Op.ACTIVATE, [whole], [tape.weight(b)], (host.width, Act.NONE)))
+    tape.instructions.append(Instruction(Op.ACTIVATE, [whole], [tape.weight(b)], (host.width, Act.NONE, 0)))
     for buffer in kept:
         own = slice(buffer.offset, buffer.offset + buffer.size)
         moved = a[:, own].any(0).nonzero().flatten()

@@ -26,10 +26,14 @@ def _layer_norm(tape: Tape, module: Any, x: Operand) -> Operand:
     return tape.norm(x, module.weight, module.bias, module.eps)
 
 
-def _elu(tape: Tape, module: Any, x: Operand) -> Operand:
-    if module.alpha != 1:
-        raise CannotLower(f"ELU with alpha {module.alpha}")
-    return tape.activation(x, Act.ELU)
+def _gelu(tape: Tape, module: Any, x: Operand) -> Operand:
+    return tape.activation(x, Act.GELU_TANH if module.approximate == "tanh" else Act.GELU)
+
+
+def _softplus(tape: Tape, module: Any, x: Operand) -> Operand:
+    if (module.beta, module.threshold) != (1, 20):
+        raise CannotLower(f"Softplus with beta {module.beta} and threshold {module.threshold}")
+    return tape.activation(x, Act.SOFTPLUS)
 
 
 def _sequential(tape: Tape, module: Any, x: Operand) -> Operand:
@@ -43,7 +47,11 @@ MODULES: dict[type, Callable[[Tape, Any, Operand], Operand]] = {
     nn.ReLU: lambda tape, module, x: tape.activation(x, Act.RELU),
     nn.Tanh: lambda tape, module, x: tape.activation(x, Act.TANH),
     nn.Sigmoid: lambda tape, module, x: tape.activation(x, Act.SIGMOID),
-    nn.ELU: _elu,
+    nn.ELU: lambda tape, module, x: tape.activation(x, Act.ELU, module.alpha),
+    nn.LeakyReLU: lambda tape, module, x: tape.activation(x, Act.LEAKY_RELU, module.negative_slope),
+    nn.GELU: _gelu,
+    nn.SiLU: lambda tape, module, x: tape.activation(x, Act.SILU),
+    nn.Softplus: _softplus,
     nn.GLU: _glu,
     nn.LayerNorm: _layer_norm,
     nn.Identity: lambda tape, module, x: x,

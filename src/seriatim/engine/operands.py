@@ -15,6 +15,12 @@ Load = Callable[[Any], Tensor]
 LoadMap = Callable[[Any, int], tuple[Tensor, int]]
 """Reads (B, n, F) values of consecutive pixels and the place of the first, from that state, before a position."""
 
+LoadSource = Callable[[Any], tuple[Tensor, Tensor, Tensor]]
+"""Reads keys and values (B, S, F) and a mask (B, S), from that state."""
+
+ENDLESS = 2**40
+"""As many positions as a row of a memory may have."""
+
 ALIGN = 16  # floats: a cache line, and the width of the narrowest matrix tile
 PANEL = 64  # columns of a packed weight panel
 
@@ -34,6 +40,8 @@ class Op(IntEnum):
     DOT = 10  # y = bias + W x, a dot product for each of a few outputs
     EXPAND = 11  # y = x, a one-hot x as the vector it stands for
     UNTIL = 12  # y = x, but y_0 = infinity where the input says that the sequence has ended
+    ATTEND_SOURCE = 13  # y from a query and the keys and values of a memory, as many as the row has
+    ROTATE = 14  # y = x, its first numbers turned in pairs by the angles of the position
 
     # Loops.
     ROW = 40  # the instructions up to END, for each pixel of the row that begins; else they are skipped
@@ -64,7 +72,12 @@ class Act(IntEnum):
     RELU = 1
     TANH = 2
     SIGMOID = 3
-    ELU = 4
+    ELU = 4  # with its alpha
+    GELU = 5
+    GELU_TANH = 6
+    SILU = 7
+    SOFTPLUS = 8
+    LEAKY_RELU = 9  # with its slope
 
 
 class Family(IntEnum):
@@ -81,6 +94,7 @@ class Arena(IntEnum):
     WEIGHTS = 0
     STATE = 1
     SCRATCH = 2
+    MEMORY = 3  # one for each memory, from this number on
 
 
 class CannotLower(Exception):
@@ -128,6 +142,7 @@ class Buffer:
     packed: bool = False  # its slots lie side by side, without padding
     clock: int = 0  # whose positions it counts: those of the rows, or those of a loop inside a position
     host: Buffer | None = None  # it lies within another buffer, from `offset` on
+    memory: int = 0  # which memory it is
 
     @property
     def root(self) -> Buffer:
@@ -163,10 +178,15 @@ class Operand:
     size: int
     start: int = 0
     delay: int = 0
+    is_code: bool = False
 
     @property
     def one_hot(self) -> bool:
         return self.buffer.one_hot
+
+    def code(self, count: int) -> Operand:
+        """Return a number 0..count-1 as the one-hot vector of so many that it stands for."""
+        return replace(self, size=count, is_code=True)
 
     def lag(self, positions: int) -> Operand:
         """Return the value so many positions before; `Tape.history` must keep it."""
@@ -180,6 +200,21 @@ class Operand:
     def part(self, start: int, size: int) -> Operand:
         """Return some of the numbers."""
         return replace(self, start=self.start + start, size=size)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What each row is conditioned on along a length of its own: read, never written.
+
+    Attributes:
+        load: reads it, (B, n, F) one after another, or (B, n) for a source, whose second number is its length.
+        path: where the state is that it is read from.
+        is_source: whether attention reads it, rather than each position its own part.
+    """
+
+    load: Load
+    path: tuple[Any, ...]
+    is_source: bool
 
 
 @dataclass

@@ -18,6 +18,7 @@ from seriatim.engine.operands import (
     Buffer,
     Family,
     Map,
+    Memory,
     Op,
     Operand,
     Tap,
@@ -57,7 +58,8 @@ class Program:
         scratch_size: floats of scratch in a row.
         input: what the network reads at the current position.
         kept: the buffers whose past, or constant, is read from a state.
-        workspace_size: float64 numbers that the sampler needs.
+        memories: what rows are conditioned on along a length of their own.
+        workspace_size: float64 numbers that a run works with, besides as many as the longest source has symbols.
         length: how many positions there are.
         width: how many numbers the samplers write at a position.
         decode: maps those of positions first .. first+n-1, (B, n, width), to values (B, n, *value_shape).
@@ -71,6 +73,7 @@ class Program:
     scratch_size: int
     input: Operand
     kept: tuple[Buffer, ...]
+    memories: tuple[Memory, ...]
     workspace_size: int
     length: int
     width: int
@@ -90,6 +93,21 @@ class Program:
             load(arena, buffer.offset, buffer, state, position)
         store(arena, self.input.buffer.offset, self.input.buffer, x, position + 1)
         return arena
+
+    @torch.no_grad()
+    def load_memories(self, state: State) -> list[Tensor]:
+        """Return each memory of the rows, (B, n) float32.
+
+        Raises:
+            ValueError: a row is not told of as many positions as there are.
+        """
+        loaded = []
+        for memory in self.memories:
+            rows = memory.load(_follow(state, memory.path))
+            if not memory.is_source and rows.shape[1] < self.length:
+                raise ValueError(f"state: expected one of {self.length} positions or more, got {rows.shape[1]}")
+            loaded.append(rows.flatten(1).to("cpu", torch.float32).contiguous())
+        return loaded
 
 
 def store(arena: Tensor, offset: int, buffer: Buffer, values: Tensor, end: int) -> None:
@@ -114,9 +132,14 @@ def store_map(arena: Tensor, offset: int, buffer: Buffer, kept: Map, values: Ten
 
 def load(arena: Tensor, offset: int, buffer: Buffer, state: State, position: int) -> None:
     """Write what a buffer holds before `position`, by the state of the whole network, from an offset on."""
-    for key in buffer.path:
-        state = state[key]
+    state = _follow(state, buffer.path)
     if buffer.map is not None:
         store_map(arena, offset, buffer, buffer.map, *buffer.map.load(state, position), position)
     elif buffer.load is not None:
         store(arena, offset, buffer, buffer.load(state), position)
+
+
+def _follow(state: State, path: tuple[object, ...]) -> State:
+    for key in path:
+        state = state[key]
+    return state

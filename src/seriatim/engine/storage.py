@@ -10,15 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seriatim.engine.operands import Arena, Buffer, Instruction, Load, Operand, padded
+from seriatim.engine.operands import ENDLESS, Arena, Buffer, Instruction, Load, Memory, Operand, padded
 
 
 @dataclass
 class Common:
-    """What a tape shares with the tapes of the models nested in it: weights, and how many clocks there are."""
+    """What a tape shares with the tapes of the models nested in it: weights, memories, how many clocks there are."""
 
     weights: list[Tensor] = field(default_factory=list)
     size: int = 0
+    memories: list[Memory] = field(default_factory=list)
     clocks: int = 0
 
 
@@ -59,6 +60,24 @@ class Storage:
             load: reads them, (B, 1, F), from the state of the layer being lowered.
         """
         return Operand(Buffer(size, arena=Arena.STATE, load=load, path=self.path), size)
+
+    def sequence(self, size: int, load: Load) -> Operand:
+        """Return what a row is told at each position.
+
+        Args:
+            size: F.
+            load: reads it, (B, T, F) or more positions, from the state of the layer being lowered.
+        """
+
+        def padded_load(state: Any) -> Tensor:
+            return nn.functional.pad(load(state), (0, padded(size) - size))
+
+        return Operand(self._memory(size, padded_load, is_source=False), size)
+
+    def _memory(self, width: int, load: Load, *, is_source: bool) -> Buffer:
+        reach = 0 if is_source else ENDLESS - 1
+        self.common.memories.append(Memory(load, self.path, is_source))
+        return Buffer(width, arena=Arena.MEMORY, offset=0, reach=reach, memory=len(self.common.memories) - 1)
 
     def weight(self, values: Tensor) -> Operand:
         """Put numbers into the weights."""

@@ -96,6 +96,11 @@ class CrossAttention(Causal):
         y = _attend(self.q(x), state["keys"], state["values"], self.num_heads, mask=state["mask"][:, None, None])
         return self.out(y), state
 
+    def lower(self, tape: Tape, x: Operand) -> Operand:
+        query = tape.lower(self.q, x)
+        y = tape.attend_source(query, self.num_heads, lambda state: (state["keys"], state["values"], state["mask"]))
+        return tape.lower(self.out, y)
+
     def dependencies(self, length: int) -> Tensor:
         return torch.eye(length, dtype=torch.bool)
 

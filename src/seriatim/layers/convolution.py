@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -66,14 +67,16 @@ class CausalConv1d(Causal):
             y = y + state["context"]
         return y, {**state, "past": seen[:, n:]}
 
-    def lower(self, tape: Tape, x: Operand) -> Operand:
+    def lower(self, tape: Tape, x: Operand, beside: Sequence[tuple[Operand, Tensor]] = ()) -> Operand:
+        """Append the convolution to a tape, with other products `beside` it in the same sum."""
         bias: Tensor | Operand = self.taps.bias
         if self.context is not None:
             bias = tape.constant(self.taps.out_features, lambda state: state["context"] + self.taps.bias)
         x = tape.history(x, self.reach, lambda state: state["past"])
         weights = self.taps.weight.split(self.in_features, dim=1)
         lags = range(self.reach, -1, -self.dilation)
-        return tape.linear([(x.lag(lag), weight) for lag, weight in zip(lags, weights, strict=True)], bias)
+        taps = [(x.lag(lag), weight) for lag, weight in zip(lags, weights, strict=True)]
+        return tape.linear([*taps, *beside], bias)
 
     def dependencies(self, length: int) -> Tensor:
         distance = torch.arange(length)[:, None] - torch.arange(length)

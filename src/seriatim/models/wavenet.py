@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from seriatim.causal import Causal, State
 from seriatim.context import Encoder, Frames
 from seriatim.ending import SequenceModel
-from seriatim.engine.tape import Act, CannotLower
+from seriatim.engine.operands import Act
 from seriatim.heads import Bernoulli, Head
 from seriatim.layers.convolution import CausalConv1d
 from seriatim.order import Order
@@ -175,15 +175,16 @@ class DilatedStack(Causal):
         return y, {"frames": frames, "first": first, "convs": after}
 
     def lower(self, tape: Tape, x: Operand) -> Operand:
-        if self.upsampling is not None:
-            raise CannotLower("frames, which differ from position to position, have no tape form")
         size = self.gate_features
+        frames, heard = [], [linear for linear in self.heard if isinstance(linear, nn.Linear)]
+        if self.upsampling is not None:
+            frames = [tape.sequence(self.upsampling.conv.out_channels, lambda state: state["frames"]["at"])]
         with tape.at("first"):
             x = tape.lower(self.first, x)
         units, skips = [], [skip for skip in self.skips if isinstance(skip, nn.Linear)]
-        for layer, conv in enumerate(self.convs):
+        for layer, conv in enumerate(self._dilated):
             with tape.at("convs"), tape.at(layer):
-                a = tape.lower(conv, x)
+                a = conv.lower(tape, x, [(told, heard[layer].weight) for told in frames])
             z = tape.gate(a.part(0, size), a.part(size, size), Act.TANH)
             units.append(z)
             if layer < len(self.residuals):

@@ -9,13 +9,13 @@ import math
 import numpy as np
 from numba import njit
 
-from seriatim.engine.kernels.attention import attend
-from seriatim.engine.kernels.memory import N0, N1, N2, NUM_OPERANDS, ROW, get, load, resolve, store
+from seriatim.engine.kernels.attention import attend, attend_source, rotate
+from seriatim.engine.kernels.memory import N0, N1, N2, N3, NUM_OPERANDS, ROW, get, load, resolve, store
 from seriatim.engine.kernels.numbers import HALF, INFINITY, NONE, ONE, TANH, ZERO, activate, copy, sigmoid, tanh
 from seriatim.engine.kernels.tile import dot, tile_1x16, tile_1x64, tile_4x16
 from seriatim.engine.operands import ALIGN, PANEL, Op, Tap
 
-_EXPAND, _UNTIL = int(Op.EXPAND), int(Op.UNTIL)
+_ATTEND_SOURCE, _ROTATE, _EXPAND, _UNTIL = (int(op) for op in (Op.ATTEND_SOURCE, Op.ROTATE, Op.EXPAND, Op.UNTIL))
 _LINEAR, _ACTIVATE, _GATE, _ADD, _LSTM, _GRU, _NORM, _ATTEND, _RAGGED = (
     int(op) for op in (Op.LINEAR, Op.ACTIVATE, Op.GATE, Op.ADD, Op.LSTM, Op.GRU, Op.NORM, Op.ATTEND, Op.RAGGED)
 )
@@ -57,7 +57,7 @@ def _select(y, y_stride, x, x_stride, w, count, size, rows):
 @njit
 def _linear(at, bases, strides, offsets, operands, rows):
     """Run a LINEAR and its taps; return where the last tap stands."""
-    size, act, taps = get(at, N0), get(at, N1), get(at, N2)
+    size, act, taps, bits = get(at, N0), get(at, N1), get(at, N2), get(at, N3)
     y, y_stride = get(operands, 0), get(operands, NUM_OPERANDS)
     bias, bias_stride = get(operands, 1), get(operands, NUM_OPERANDS + 1)
     for row in range(rows):
@@ -78,7 +78,7 @@ def _linear(at, bases, strides, offsets, operands, rows):
             _dense(y, y_stride, x, x_stride, w, count, size, rows)
     if act != NONE:
         for row in range(rows):
-            activate(y + 4 * row * y_stride, y + 4 * row * y_stride, size, act)
+            activate(y + 4 * row * y_stride, y + 4 * row * y_stride, size, act, bits)
     return at
 
 
@@ -88,7 +88,7 @@ def _gate(y, a, b, size, act):
         for i in range(size):
             store(y, i, tanh(load(a, i)) * sigmoid(load(b, i)))
     else:
-        activate(y, a, size, act)
+        activate(y, a, size, act, 0)
         for i in range(size):
             store(y, i, load(y, i) * sigmoid(load(b, i)))
 
@@ -174,7 +174,7 @@ def compute(op, at, t, bases, strides, offsets, operands, rows, workspace):
     b_stride, d_stride = 4 * get(operands, NUM_OPERANDS + 2), 4 * get(operands, NUM_OPERANDS + 3)
     for _ in range(rows):
         if op == _ACTIVATE:
-            activate(y, a, size, n1)
+            activate(y, a, size, n1, n2)
         elif op == _ADD:
             for i in range(size):
                 store(y, i, load(a, i) + load(b, i))
@@ -190,6 +190,10 @@ def compute(op, at, t, bases, strides, offsets, operands, rows, workspace):
             attend(y, a, b, d, size, n1, n2, t, workspace)
         elif op == _RAGGED:
             _ragged(y, a, b, d, size, n1, n2, t)
+        elif op == _ATTEND_SOURCE:
+            attend_source(y, a, b, size, n1, workspace)
+        elif op == _ROTATE:
+            rotate(y, a, b, size, n1, n2)
         elif op == _EXPAND:
             _expand(y, a, size, n1)
         elif op == _UNTIL:

@@ -15,7 +15,7 @@ from numba import njit
 from seriatim.engine.kernels.memory import load, store
 from seriatim.engine.operands import Act
 
-NONE, RELU, TANH, SIGMOID, ELU = (np.int64(act) for act in Act)
+NONE, RELU, TANH, SIGMOID, ELU, GELU, GELU_TANH, SILU, SOFTPLUS, LEAKY_RELU = (np.int64(act) for act in Act)
 ONE, TWO, ZERO, HALF, INFINITY = (np.float32(value) for value in (1, 2, 0, 0.5, math.inf))
 
 _LOG2E, _LN2_HIGH, _LN2_LOW = np.float32(1.4426950408889634), np.float32(0.693359375), np.float32(-2.12194440e-4)
@@ -71,9 +71,56 @@ def copy(y, x, size):
         store(y, i, load(x, i))
 
 
+# As in Eigen: a ratio of polynomials for |x| < 4, beyond which erf is 1 in float32.
+_E1, _E3, _E5, _E7, _E9, _E11, _E13 = (
+    np.float32(x)
+    for x in (
+        *(-1.60960333262415e-02, -2.95459980854025e-03, -7.34990630326855e-04, -5.69250639462346e-05),
+        *(-2.10102402082508e-06, 2.77068142495902e-08, -2.72614225801306e-10),
+    )
+)
+_G0, _G2, _G4, _G6, _G8 = (
+    np.float32(x)
+    for x in (
+        -1.42647390514189e-02,
+        -7.37332916720468e-03,
+        -1.68282697438203e-03,
+        -2.13374055278905e-04,
+        -1.45660718464996e-05,
+    )
+)
+_FOUR, _ROOT_HALF, _ROOT_2_BY_PI, _CUBIC = (np.float32(x) for x in (4, 0.5**0.5, (2 / math.pi) ** 0.5, 0.044715))
+
+
+@njit(fastmath={"contract"})
+def erf(x):
+    """Return erf(x), to about 4e-7."""
+    x = _FOUR if x > _FOUR else x
+    x = -_FOUR if x < -_FOUR else x
+    z = x * x
+    above = ((((((_E13 * z + _E11) * z + _E9) * z + _E7) * z + _E5) * z + _E3) * z + _E1) * x
+    return above / ((((_G8 * z + _G6) * z + _G4) * z + _G2) * z + _G0)
+
+
+@njit(fastmath={"contract"})
+def _gelu(x):
+    return HALF * x * (ONE + erf(x * _ROOT_HALF))
+
+
+@njit(fastmath={"contract"})
+def _gelu_tanh(x):
+    return HALF * x * (ONE + tanh(_ROOT_2_BY_PI * (x + _CUBIC * x * x * x)))
+
+
 @njit
-def activate(y, x, size, act):
-    """Write act(x) into y."""
+def _softplus(x):
+    return np.float32(max(x, ZERO) + math.log1p(math.exp(-abs(float(x)))))
+
+
+@njit
+def activate(y, x, size, act, bits):
+    """Write act(x) into y; `bits` are those of its parameter."""
+    parameter = np.int32(bits).view(np.float32)
     if act == NONE:
         copy(y, x, size)
     elif act == RELU:
@@ -83,10 +130,26 @@ def activate(y, x, size, act):
     elif act == TANH:
         for i in range(size):
             store(y, i, tanh(load(x, i)))
+    elif act == SIGMOID:
+        for i in range(size):
+            store(y, i, sigmoid(load(x, i)))
     elif act == ELU:
         for i in range(size):
             value = load(x, i)
-            store(y, i, value if value > ZERO else exp32(value) - ONE)
+            store(y, i, value if value > ZERO else parameter * (exp32(value) - ONE))
+    elif act == GELU:
+        for i in range(size):
+            store(y, i, _gelu(load(x, i)))
+    elif act == GELU_TANH:
+        for i in range(size):
+            store(y, i, _gelu_tanh(load(x, i)))
+    elif act == SILU:
+        for i in range(size):
+            store(y, i, load(x, i) * sigmoid(load(x, i)))
+    elif act == SOFTPLUS:
+        for i in range(size):
+            store(y, i, _softplus(load(x, i)))
     else:
         for i in range(size):
-            store(y, i, sigmoid(load(x, i)))
+            value = load(x, i)
+            store(y, i, parameter * value if value < ZERO else value)
