@@ -11,9 +11,10 @@ import torch
 from seriatim.context import Labels, Vector
 from seriatim.ending import Ending
 from seriatim.heads import Bernoulli, Categorical, Normal
+from seriatim.independent import Independent
 from seriatim.models import LSTM, MADE, NADE, WaveNet
 from seriatim.nested import Nested
-from seriatim.tasks import read_along, surprise
+from seriatim.tasks import read_along, read_parts, surprise, surprise_inside
 
 RNG = np.random.default_rng(0)
 WORDS = [RNG.integers(0, 3, n) for n in (4, 11, 0, 7, 23, 1)]
@@ -49,6 +50,34 @@ def test_a_stream_in_blocks_costs_what_it_costs_whole():
     parts = np.concatenate(list(read_along(model, np.array_split(wave, 7))))
     np.testing.assert_allclose(parts, whole.values[0], atol=1e-5)
     np.testing.assert_allclose(surprise(model, [wave], chunk_length=17).values[0], whole.values[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("head", [Ending(Categorical(3)), Ending(Normal())])
+def test_what_an_end_costs_comes_apart(head):
+    model = lstm(head, encoder=Labels(2))
+    values = RNG.integers(0, 3, 20) if head.discrete else RNG.normal(size=20)
+    label = torch.tensor(1)
+    whole = surprise(model, [values], label[None])
+    parts = list(read_parts(model, [values[:7], values[:0], values[7:]], label))
+    assert [len(terms) for terms, _ in parts] == [7, 13, 0]
+    np.testing.assert_allclose(np.concatenate([terms for terms, _ in parts]), whole.values[0], rtol=1e-4)
+    assert sum(stops.sum() for _, stops in parts) == pytest.approx(whole.ends[0], rel=1e-5)
+    along = list(read_along(model, [values[:7], values[7:]], label))
+    np.testing.assert_allclose(along[0], parts[0][0] + parts[0][1], rtol=1e-5)
+    assert sum(map(len, along)) == 20
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_the_notes_of_a_chord_add_up(ends):
+    nested = Nested(NADE((4,), Bernoulli(), hidden_features=3, encoder=Vector(6)))
+    roll = RNG.integers(0, 2, (9, 4))
+    for head in (nested, Independent(Bernoulli(), (4,))):
+        model = lstm(Ending(head) if ends else head)
+        inside = surprise_inside(model, roll, chunk_length=4)
+        assert inside.shape == (9, 4)
+        np.testing.assert_allclose(inside.sum(1), surprise(model, [roll]).values[0], rtol=1e-4)
+    with pytest.raises(ValueError, match=r"model: expected a head of vectors, .*, got Categorical"):
+        surprise_inside(lstm(Categorical(3)), np.zeros(4, int))
 
 
 def test_chords_are_values_of_their_own():

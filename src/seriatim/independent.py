@@ -118,9 +118,15 @@ class SideBySide(td.Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p in nats, in the dtype of the parameters."""
         lead = value.shape[: value.ndim - len(self.head.value_shape)]
-        inner = value.reshape(*lead, self.head.count, *self.head.head.value_shape)
-        own: Tensor = self.values.log_prob(inner).sum(-1)
+        own: Tensor = self.log_prob_terms(value).reshape(*lead, self.head.count).sum(-1)
         return own
+
+    def log_prob_terms(self, value: Tensor) -> Tensor:
+        """Return log p of each value in nats, (*lead, *shape)."""
+        lead = value.shape[: value.ndim - len(self.head.value_shape)]
+        inner = value.reshape(*lead, self.head.count, *self.head.head.value_shape)
+        own: Tensor = self.values.log_prob(inner)
+        return own.reshape(*lead, *self.head.shape)
 
     def from_uniforms(self, u: Tensor) -> Tensor:
         """Turn uniforms (*batch_shape, num_uniforms) into values."""

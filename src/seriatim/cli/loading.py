@@ -208,7 +208,7 @@ def read_rows(run: Run, source: str, split: str | None = None, hidden: np.ndarra
     if split is not None and split not in SPLITS:
         raise UserError(f"--split: expected {', '.join(SPLITS)}, got {split}")
     path = Path(source)
-    own = run.settings is not None and _same(source, run.settings.data.source)
+    own = run.settings is not None and same_source(source, run.settings.data.source)
     if own and (split is not None or source in data_module.NAMED):
         return own_rows(run, split or "test")
     if source in data_module.NAMED:
@@ -231,7 +231,8 @@ def read_rows(run: Run, source: str, split: str | None = None, hidden: np.ndarra
     raise UserError(f"FILE: expected .npy, .npz or a folder of images for this model, got {path}")
 
 
-def _same(source: str, other: str) -> bool:
+def same_source(source: str, other: str) -> bool:
+    """Whether two sources are one named set, or one file."""
     names = source in data_module.NAMED or other in data_module.NAMED
     return source == other if names else os.path.abspath(source) == os.path.abspath(other)
 

@@ -216,7 +216,7 @@ def read_clips(path: str | Path, pattern: str | None = None, *, rate: int | None
     files = sound_files(path)
     if not files:
         raise ValueError(f"{path}: expected .wav, .flac or .ogg files in the folder, got none")
-    names, values = _attributes(path, files, pattern)
+    names, values = attributes_of(path, files, pattern)
     samples, rates = list[np.ndarray](), dict[int, Path]()
     for file in files:
         sound, own = read_audio(file, rate)
@@ -244,8 +244,23 @@ def sound_files(path: str | Path) -> list[Path]:
     return sorted(shown, key=lambda file: file.relative_to(path).as_posix())
 
 
-def _attributes(path: Path, files: list[Path], pattern: str | None) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Names of the attributes, and the values of each file."""
+def attributes_of(
+    path: Path, files: Sequence[Path], pattern: str | None = None
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the names of the attributes that files in a folder tell, and the values of each file.
+
+    Args:
+        path: the folder.
+        files: below it.
+        pattern: as in `audio_sequences`.
+
+    Raises:
+        ValueError: a name that the pattern does not fit, or files beside subfolders without one.
+
+    Example:
+        >>> attributes_of(Path("clips"), [Path("clips/7_ann_0.wav")], "{digit}_{speaker}_{_take}")
+        (('digit', 'speaker'), [('7', 'ann')])
+    """
     below = [file.relative_to(path) for file in files]
     if pattern is None:
         flat = [file.name for file in below if len(file.parts) == 1]

@@ -149,6 +149,32 @@ def roll_sequences(
     )
 
 
+def read_rolls(path: str | Path) -> dict[str, Ragged]:
+    """Read the piano rolls of a file as they are, split by split; those of a file without splits are "train".
+
+    Args:
+        path: as in `music_sequences`.
+
+    Raises:
+        ValueError: a damaged file, lengths that do not add up, or numbers that are neither 0 nor 1.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "roll.npy"
+        >>> np.save(file, np.eye(88))
+        >>> read_rolls(file)["train"].lengths
+        array([88])
+    """
+    found = dict[str, Ragged]()
+    for split, (steps, lengths) in _read(Path(path)).items():
+        try:
+            values = check_array(steps, kind="binary", event_shape=steps.shape[1:], name=split)
+            found[split] = _pieces(split, values, lengths)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+    return found
+
+
 def holds_music(path: str | Path) -> bool:
     """Tell whether a file is an archive with lengths of pieces.
 

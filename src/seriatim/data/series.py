@@ -108,7 +108,7 @@ def _channels(table: Table) -> tuple[dict[str, np.ndarray], dict[str, Any] | Non
     channels = dict[str, np.ndarray]()
     for name in table.names:
         column = table[name]
-        seconds = _seconds(name, column) if time is None else None
+        seconds = seconds_of(name, column) if time is None else None
         if seconds is not None:
             time = _describe_time(name, column, seconds)
             continue
@@ -128,8 +128,13 @@ def _channels(table: Table) -> tuple[dict[str, np.ndarray], dict[str, Any] | Non
     return channels, time
 
 
-def _seconds(name: str, column: np.ndarray) -> np.ndarray | None:
-    """The times of a column, of dates in seconds; None if it holds no times."""
+def seconds_of(name: str, column: np.ndarray) -> np.ndarray | None:
+    """Return the times of a column, of dates in seconds; None if it holds no times.
+
+    Example:
+        >>> seconds_of("day", np.array(["2024-01-01", "2024-01-02"], dtype=object))
+        array([    0., 86400.])
+    """
     if column.dtype.kind in "iuf":
         rising = len(column) > 1 and bool((np.diff(column) > 0).all())
         return column.astype(np.float64) if rising and name.lower() in _TIMES else None

@@ -148,6 +148,17 @@ def synthesise(roll: np.ndarray, steps_per_second: float, rate: int = 16000, *, 
     return (sound * (0.9 / peak if peak > 0 else 1.0)).astype(np.float32)
 
 
+def note_name(pitch: int) -> str:
+    """Return the name of a MIDI pitch.
+
+    Example:
+        >>> note_name(60), note_name(70)
+        ('C4', 'A#4')
+    """
+    names = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+    return f"{names[pitch % 12]}{pitch // 12 - 1}"
+
+
 def _tone(frequency: float, length: int, release: int, rate: int) -> np.ndarray:
     time = np.arange(length + release) / rate
     tone = np.zeros(len(time))

@@ -18,8 +18,9 @@ from seriatim.tasks.evaluate import Evaluation, bits_per_dim, evaluate, paired_d
 from seriatim.tasks.explain import Explanation, explain
 from seriatim.tasks.generate import Generated, generate, generate_scored
 from seriatim.tasks.grow import Growth, grow
+from seriatim.tasks.sequence_baselines import sequence_baselines
 from seriatim.tasks.stream import stream
-from seriatim.tasks.surprise import Surprise, read_along, surprise
+from seriatim.tasks.surprise import Surprise, read_along, read_parts, surprise, surprise_inside
 
 __all__ = [
     "REGIONS",
@@ -55,7 +56,10 @@ __all__ = [
     "progressive",
     "quality",
     "read_along",
+    "read_parts",
     "region",
+    "sequence_baselines",
     "stream",
     "surprise",
+    "surprise_inside",
 ]

@@ -217,12 +217,101 @@ def read_along(
         >>> [len(terms) for terms in read_along(model, [np.zeros(3), np.ones(2)])]
         [3, 2]
     """
-    position = 0
+    for values, stops in read_parts(model, blocks, context):
+        if len(values):
+            yield values + stops
+
+
+@torch.no_grad()
+def read_parts(
+    model: AutoregressiveModel, blocks: Iterable[np.ndarray], context: Tensor | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Score one sequence that comes in blocks as `read_along` does, with what its end costs apart.
+
+        log p(x) = sum of all terms of values + sum of all terms of the end
+
+    Args:
+        model: a model of positions one after another, over any length.
+        blocks: (n, *value_shape) each.
+        context: of the sequence, (*context event).
+
+    Yields:
+        For each block the terms of its values and of going on before them, (n,) float32 each, in nats; after the last
+        block, where an end is modelled, no terms of values and that of ending, (0,) and (1,).
+
+    Raises:
+        ValueError: values that the model's head refuses.
+
+    Example:
+        >>> from seriatim.heads import Categorical
+        >>> from seriatim.models import LSTM
+        >>> model = LSTM((5,), Ending(Categorical(3)), hidden_features=4)
+        >>> [(len(values), len(stops)) for values, stops in read_parts(model, [np.zeros(3), np.ones(2)])]
+        [(3, 3), (2, 2), (0, 1)]
+    """
+    position, head = 0, model.head
     with evaluating(model):
         joint = model(None if context is None else context[None])
         reading = Reading(joint if joint.batch_shape else joint.expand((1,)))
         for block in blocks:
             x = torch.as_tensor(np.ascontiguousarray(block)).to(_dtype(model))[None]
+            if not x.shape[1]:
+                continue
             _check(model, x, torch.ones(1, x.shape[1], dtype=torch.bool), position)
             position += x.shape[1]
-            yield reading.read(x).log_prob(x.to(model.device))[0].float().cpu().numpy()
+            conditional = reading.read(x)
+            if isinstance(head, Ending):
+                values, stops = conditional.log_prob_parts(x.to(model.device))
+            else:
+                values = conditional.log_prob(x.to(model.device))
+                stops = torch.zeros_like(values)
+            yield values[0].float().cpu().numpy(), stops[0].float().cpu().numpy()
+        if isinstance(head, Ending):
+            end = torch.full((1, 1, *head.value_shape), head.mark, dtype=_dtype(model))
+            _, stops = reading.read(end).log_prob_parts(end.to(model.device))
+            yield np.zeros(0, dtype=np.float32), stops[0].float().cpu().numpy()
+
+
+@torch.no_grad()
+def surprise_inside(
+    model: AutoregressiveModel, sequence: np.ndarray, context: Tensor | None = None, *, chunk_length: int = 2048
+) -> np.ndarray:
+    """Score each number of the vectors of a sequence: the notes of chords, the channels of a recording.
+
+        log p(x_ti | x_<t, x_t1, ..., x_t(i-1), c),    in nats; the sum over i is log p(x_t | x_<t, c)
+
+    Args:
+        model: a model of vectors whose head is `Nested` or `Independent`, within `Ending` or not.
+        sequence: (T, *value_shape).
+        context: of the sequence, (*context event).
+        chunk_length: positions that are read at a time.
+
+    Returns:
+        (T, *value_shape) float32.
+
+    Raises:
+        ValueError: a head that does not tell the numbers of a vector apart, or values that it refuses.
+
+    Example:
+        >>> from seriatim.heads import Bernoulli
+        >>> from seriatim.independent import Independent
+        >>> from seriatim.models import LSTM
+        >>> model = LSTM((5,), Independent(Bernoulli(), (3,)), hidden_features=4)
+        >>> surprise_inside(model, np.ones((7, 3))).shape
+        (7, 3)
+    """
+    parts = []
+    with evaluating(model):
+        joint = model(None if context is None else context[None])
+        reading = Reading(joint if joint.batch_shape else joint.expand((1,)))
+        for start in range(0, len(sequence), chunk_length):
+            block = np.ascontiguousarray(sequence[start : start + chunk_length])
+            x = torch.as_tensor(block).to(_dtype(model))[None]
+            _check(model, x, torch.ones(1, x.shape[1], dtype=torch.bool), start)
+            conditional = reading.read(x)
+            if isinstance(model.head, Ending):
+                conditional = conditional.values
+            if not hasattr(conditional, "log_prob_terms"):
+                raise ValueError(f"model: expected a head of vectors, Nested or Independent, got {model.head}")
+            parts.append(conditional.log_prob_terms(x.to(model.device))[0].float().cpu().numpy())
+    return np.concatenate(parts) if parts else np.zeros(sequence.shape, dtype=np.float32)
