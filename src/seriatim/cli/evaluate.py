@@ -41,12 +41,29 @@ def run(
     """Score a run on test rows: nats per row and bits per dimension, with a 95 % bootstrap interval and baselines.
 
     Baselines, fitted to the run's training rows: factorised, Chow-Liu where values are discrete and few, zlib and xz of
-    the same rows.
+    the same rows. Sequences are scored per value (and byte of text), apart from their ends; their baselines are
+    frequencies, the value before, zlib, xz and FLAC.
     """
     from seriatim.cli.loading import contexts, open_run, own_rows, read_rows
+    from seriatim.cli.sequence_rows import of_sequences, refuse_orders
     from seriatim.tasks import evaluate
 
     own = open_run(path, device)
+    if of_sequences(own):
+        from seriatim.cli.sequence_evaluate import evaluate_sequences
+
+        refuse_orders(orders, own)
+        evaluate_sequences(
+            own,
+            data=data,
+            split=split,
+            baselines=baselines,
+            context=context,
+            batch_size=batch_size,
+            seed=seed,
+            json=json,
+        )
+        return
     if data is None and own.settings is None:
         raise UserError(f"--data: expected a file, for {path} is a model without a run, got none")
     rows = read_rows(own, data, split) if data is not None else own_rows(own, split or "test")

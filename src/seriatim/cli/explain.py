@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seriatim.cli.errors import UserError
 from seriatim.cli.options import (
     BatchOption,
     ContextOption,
@@ -37,20 +38,50 @@ def run(
     out: OutOption = None,
     context: ContextOption = None,
     orders: OrdersOption = None,
+    sequence: Annotated[
+        int | None, typer.Option("--sequence", metavar="N", help="Of sequences: this one alone, counted from 0.")
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", help="Of series: bits above which a step is anomalous; from validation if none."),
+    ] = None,
     batch_size: BatchOption = 256,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """Explain rows: the bits that each value costs given those before it.
 
-    Results: a heat map (.png: each row beside its bits), a table by column (.csv; stdout) or all bits (.npy).
+    Results: a heat map (.png: each row beside its bits), a table by column (.csv; stdout) or all bits (.npy). Of
+    sequences: what surprises most (stdout), a page of coloured text (.html), a picture of sound, music or a series over
+    its surprise (.png, .svg; of several the most surprising), the bits of each value (.csv, .npy).
     """
-    suffix = ".csv" if out is None else ending(out, ENDINGS)
     from seriatim.cli.loading import Rows, contexts, open_run, read_rows
+    from seriatim.cli.sequence_rows import of_sequences, refuse_orders
     from seriatim.report.views import View
     from seriatim.tasks import explain
 
     own = open_run(path, device)
+    if of_sequences(own):
+        from seriatim.cli.sequence_explain import explain_sequences
+
+        refuse_orders(orders, own)
+        explain_sequences(
+            own,
+            file,
+            split=split,
+            rows=rows,
+            out=out,
+            context=context,
+            batch_size=batch_size,
+            sequence=sequence,
+            threshold=threshold,
+            json=json,
+        )
+        return
+    if sequence is not None or threshold is not None:
+        name = "--sequence" if sequence is not None else "--threshold"
+        raise UserError(f"{name}: expected a run of sequences, got one of rows")
+    suffix = ".csv" if out is None else ending(out, ENDINGS)
     read = read_rows(own, file, split)
     read = Rows(read.x[:rows], None if read.labels is None else read.labels[:rows], read.source)
     found = explain(own.joint(contexts(own, context, read), orders), read.x, batch_size=batch_size)

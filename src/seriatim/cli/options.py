@@ -9,7 +9,12 @@ import typer
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or of a saved model.")]
 RowsArgument = Annotated[
-    str, typer.Argument(metavar="FILE", help="Rows: .npy, .npz, .csv, .parquet, a folder of images, or a named set.")
+    str,
+    typer.Argument(
+        metavar="FILE",
+        help="Rows: .npy, .npz, .csv, .parquet, a folder of images, or a named set; sequences: a text (- is stdin), "
+        "sound or a folder of it, a piano roll, a table in time order.",
+    ),
 ]
 OutOption = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write here instead of stdout.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout.")]
@@ -25,7 +30,8 @@ ContextOption = Annotated[
     typer.Option(
         "--context",
         metavar="VALUE",
-        help="Conditional models: one context for all rows, 7 or label=7; if not given, the labels of the rows.",
+        help="Conditional models: one context for all rows, 7 or label=7, of sequences digit=7,speaker=ann; if not "
+        "given, the labels of the rows.",
     ),
 ]
 SplitOption = Annotated[

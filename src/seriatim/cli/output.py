@@ -73,7 +73,7 @@ def show_or_write(text: str, out: Path | None) -> None:
         write_file(out, lambda file: file.write_text(text, encoding="utf-8"))
 
 
-def ending(out: Path, allowed: Sequence[str]) -> str:
+def ending(out: Path, allowed: Sequence[str], option: str = "--out") -> str:
     """Return the ending of a file name, one of those allowed.
 
     Raises:
@@ -81,9 +81,9 @@ def ending(out: Path, allowed: Sequence[str]) -> str:
     """
     suffix = out.suffix.lower()
     if suffix not in allowed:
-        raise UserError(f"--out: expected a name ending in {', '.join(allowed)}, got {out}")
+        raise UserError(f"{option}: expected a name ending in {', '.join(allowed)}, got {out}")
     if out.is_dir():
-        raise UserError(f"--out: expected a file, got the folder {out}")
+        raise UserError(f"{option}: expected a file, got the folder {out}")
     return suffix
 
 

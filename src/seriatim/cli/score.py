@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seriatim.cli.errors import UserError
 from seriatim.cli.options import (
     BatchOption,
     ContextOption,
@@ -27,13 +33,30 @@ def run(
     orders: OrdersOption = None,
     batch_size: BatchOption = 256,
     device: DeviceOption = "auto",
+    per_value: Annotated[
+        Path | None, typer.Option("--per-value", metavar="FILE", help="Sequences: log p of each value; .csv or .npy.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Score each row of a file: log p in nats (higher is more normal) and bits per dimension, as CSV."""
+    """Score each row of a file: log p in nats (higher is more normal) and bits per dimension, as CSV.
+
+    Of sequences: log p of the values of each, bits per value, and apart from it log p of ending where it ended.
+    """
     from seriatim.cli.loading import contexts, open_run, read_rows
+    from seriatim.cli.sequence_rows import of_sequences, refuse_orders
     from seriatim.tasks import bits_per_dim, evaluate
 
     own = open_run(path, device)
+    if of_sequences(own):
+        from seriatim.cli.sequence_score import score_sequences
+
+        refuse_orders(orders, own)
+        score_sequences(
+            own, file, split=split, out=out, context=context, batch_size=batch_size, per_value=per_value, json=json
+        )
+        return
+    if per_value is not None:
+        raise UserError("--per-value: expected a run of sequences, got one of rows: explain has the bits of each value")
     rows = read_rows(own, file, split)
     result = evaluate(own.joint(contexts(own, context, rows), orders), rows.x, batch_size=batch_size, num_resamples=1)
     bits = bits_per_dim(-result.log_prob, result.num_dimensions)
