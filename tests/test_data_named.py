@@ -213,7 +213,8 @@ def test_import_is_light() -> None:
         package.__path__ = list(importlib.util.find_spec("seriatim").submodule_search_locations)
         sys.modules["seriatim"] = package
         import seriatim.data
-        print([name for name in ("torch", "pandas", "pyarrow", "sklearn", "scipy") if name in sys.modules])
+        heavy = ("torch", "pandas", "pyarrow", "sklearn", "scipy", "soundfile", "tokenizers")
+        print([name for name in heavy if name in sys.modules])
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -123,7 +123,16 @@ def test_odd_text_in_byte_pairs():
         BytePairs.of([VERSE], levels=255)
 
 
+@given(st.lists(st.sampled_from(["Who's", " there", "?", ".", " ", "  ", "\n", "answer", " me", ":", "unfold", "é"])))
+def test_sentences_that_come_again_are_read_once(words):
+    text = "".join(words)
+    alone, again = PAIRS.encode_all([text, text + " me"])
+    np.testing.assert_array_equal(alone, PAIRS.encode(text))
+    np.testing.assert_array_equal(again, PAIRS.encode(text + " me"))
+
+
 def test_places_of_unknown_characters_and_values():
+    assert Characters(symbols="ca\nb").encode("abc\n").tolist() == [1, 3, 0, 2]
     codec = Characters.of(["abc\n"])
     with pytest.raises(ValueError, match=r"one of 4 characters, got '€' \(U\+20AC\) at line 2, character 3"):
         codec.encode("abc\nab€c")
@@ -200,6 +209,9 @@ def test_rolls(chords):
     values = Roll().encode(chords)
     assert (values.shape, values.dtype) == ((len(chords), 88), np.uint8)
     assert Roll().decode(values) == [tuple(sorted(chord)) for chord in chords]
+    middle = Roll(notes=12, lowest=60)
+    assert middle.encode([[60, 71]])[0].tolist() == [1, *[0] * 10, 1]
+    assert middle.decode(middle.encode([[62]])) == [(62,)]
 
 
 def test_notes_that_are_none():
@@ -234,6 +246,9 @@ def test_a_text_is_a_stream_cut_in_order(tmp_path: Path, tokens: str, unit: str)
     assert abs(sizes[1] - sizes[2]) < 8
     other = sequences(tmp_path / "verse.txt", tokens="bytes")
     assert parts == {split: texts_of(other, split) for split in data.splits}  # so bits per byte compare
+    (tmp_path / "clefs.txt").write_text("𝄞" * 31, encoding="utf-8")  # 0.9 of its bytes lie within a character
+    clefs = sequences(tmp_path / "clefs.txt", tokens=tokens)
+    assert [len(texts_of(clefs, split)[0]) for split in clefs.splits] == [28, 2, 1]
     halves = sequences(tmp_path / "verse.txt", tokens=tokens, fractions=(0.5, 0.25, 0.25))
     assert abs(len(texts_of(halves, "train")[0].encode()) - sum(sizes) / 2) < 5
     assert data.digest == sequences(tmp_path / "verse.txt", tokens=tokens, split_seed=3).digest != halves.digest
@@ -260,7 +275,9 @@ def test_texts_of_their_own_for_valid_and_test(tmp_path: Path) -> None:
     assert data.notes == ["1 of 4 characters occur in valid or test only: 'x'"]
     data = sequences(tmp_path / "a.txt", test=tmp_path / "c.txt", fractions=(0.6, 0.2, 0.2))
     assert [len(own.values) for own in data.splits.values()] == [75, 25, 4]
+    (tmp_path / "c.txt").write_text("zoo zoo zoo zoo")
     data = sequences(tmp_path / "a.txt", tokens="bpe:1000", **files)
+    assert data.codec == BytePairs.of(["abcab" * 20], levels=1000)
     assert "less than the 1000 asked for" in data.notes[0]
 
 
@@ -321,9 +338,10 @@ def test_sound_files_come_back(tmp_path: Path, ending: str) -> None:
 @pytest.mark.parametrize("ending", ["wav", "flac", "ogg"])
 def test_sound_files_that_are_cut_off(tmp_path: Path, ending: str) -> None:
     file, cut = tmp_path / f"tone.{ending}", tmp_path / f"cut.{ending}"
-    write_audio(file, np.tile(TONE, 5), rate=8000)
+    write_audio(file, RNG.uniform(-1, 1, 40000), rate=8000)  # noise: several pages of ogg
     raw = file.read_bytes()
-    for size in (10, 60, len(raw) // 2, len(raw) - 1):
+    pages = [raw.rfind(b"OggS")] if ending == "ogg" else []  # whole pages, but for the last
+    for size in (10, 60, len(raw) // 2, len(raw) - 1, *pages):
         cut.write_bytes(raw[:size])
         with pytest.raises(ValueError, match=rf"cut\.{ending}: expected"):
             read_audio(cut)
@@ -634,6 +652,9 @@ def test_pairs_that_are_refused(tmp_path: Path) -> None:
     (tmp_path / "b.en").write_text("one\ntwo\n")
     with pytest.raises(ValueError, match=r"a\.de, line 3: expected text, got an empty line"):
         load(tmp_path / "a.de", target=tmp_path / "a.en")
+    (tmp_path / "blank.en").write_text("one\n \nthree\n")
+    with pytest.raises(ValueError, match=r"blank\.en, line 2: expected text, got an empty line"):
+        load(tmp_path / "b.en", target=tmp_path / "blank.en")
     with pytest.raises(ValueError, match=r"b\.en: expected 4 lines as in .*a\.en, got 2"):
         load(tmp_path / "a.en", target=tmp_path / "b.en")
     with pytest.raises(ValueError, match=r"test_target: expected a file, as for train, got None"):
@@ -754,12 +775,12 @@ def test_captions_in_two_languages(tmp_path: Path) -> None:
 
 
 def test_questions_from_both_layouts(tmp_path: Path) -> None:
-    """Ten stories of three questions each; validation begins with a story."""
+    """Fourteen stories of three questions each; validation begins with a story, not with the last tenth."""
     rows, plain = [], []
-    for i in range(10):
+    for i in range(14):
         story: list[str] = []
         for k in range(3):
-            story.append(f"{'ABCDEFGHIJ'[i]} went to {k}.")
+            story.append(f"{'ABCDEFGHIJKLMN'[i]} went to {k}.")
             plain += [f"{2 * k + 1} {story[-1]}", f"{2 * k + 2} Where is it? \t{k}\t{2 * k + 1}"]
             rows.append(f"{' '.join(story)} Where is it?\t{k}")
     for task in BABI_TASKS:
@@ -768,11 +789,11 @@ def test_questions_from_both_layouts(tmp_path: Path) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(gzip.compress(("\n".join(some) + "\n").encode()))
     one = sequences("babi:qa7", data_dir=tmp_path, tokens="bytes")
-    assert (one.labels, [len(own) for own in one.splits.values()]) == (None, [27, 3, 3])
-    assert pairs_of(one, "valid")[0] == ("J went to 0. Where is it?", "0")
+    assert (one.labels, [len(own) for own in one.splits.values()]) == (None, [36, 6, 3])
+    assert pairs_of(one, "valid")[0] == ("M went to 0. Where is it?", "0")
     assert one.notes == ["qa7: 3 of 3 test rows also occur in train or valid"]
     every = sequences("babi", data_dir=tmp_path)
-    assert [len(own) for own in every.splits.values()] == [27 * 18, 3 * 18, 3 * 18]
+    assert [len(own) for own in every.splits.values()] == [36 * 18, 6 * 18, 3 * 18]
     assert every.attributes == {"task": list(BABI_TASKS)}
     assert every.labels is not None
     assert every.labels["test"].ravel().tolist() == sorted([*range(18)] * 3)
