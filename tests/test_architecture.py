@@ -25,12 +25,12 @@ LEVELS: list[set[str]] = [
     {"layers", "ending", "reading"},
     {"nested", "independent", "channels", "columns", "models"},
     {"tasks"},
-    {"data", "runs", "training", "report"},
+    {"data", "cards", "runs", "training", "report"},
     {"fitting", "testing"},
     {"cli"},
 ]
 # Peers that may import each other: the ground, and what deals with files.
-PEERS = (LEVELS[0], {"data", "runs", "training", "report"})
+PEERS = (LEVELS[0], {"data", "cards", "runs", "training", "report"})
 HEAVY = {"lightning", "pytorch_lightning", "matplotlib", "sklearn", "numba", "pandas", "scipy", "tensorboard"}
 
 

@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from seriatim.cards import Card
 from seriatim.causal import CausalSequential
 from seriatim.data import Column, Schema
 from seriatim.heads import Bernoulli
@@ -16,7 +17,7 @@ from seriatim.layers import LSTM
 from seriatim.model import AutoregressiveModel
 from seriatim.models import FVSBN, MADE
 from seriatim.order import Order
-from seriatim.runs import Card, RunFolder, load, read_config, save
+from seriatim.runs import RunFolder, load, read_config, save
 from zoo import ZOO, context_of, model_of
 
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from seriatim.cards import Card, make_card
 from seriatim.data.sequences import Sequences
 from seriatim.model import AutoregressiveModel
-from seriatim.runs import Card, RunFolder, is_first_process, make_card, save
+from seriatim.runs import RunFolder, is_first_process, save
 from seriatim.training.config import TrainConfig, out_of_patience, refuse_changes
 from seriatim.training.data import TrainingData, Transform, as_values
 from seriatim.training.errors import Interrupted
@@ -87,7 +88,7 @@ def train(
         resume: go on with the run in `folder`, from its last save if there is one.
         progress: show the estimate and the numbers of each epoch on stderr.
         transform: (batch of training rows, generator) -> what the model sees, e.g. a dynamic binarisation.
-        card: facts for the model card (`seriatim.runs.Card`).
+        card: facts for the model card (`seriatim.cards.Card`).
 
     Returns:
         The result; `folder/model` holds the same model.
