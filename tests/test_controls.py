@@ -195,7 +195,7 @@ def test_sixty_five_thousand_levels(monkeypatch):
     q = controls.apply(head(params))
     assert q.probs.sum(-1).flatten().tolist() == pytest.approx([1, 1])
     assert 1 < int((q.probs[0] > 0).sum()) < 65536
-    monkeypatch.setattr(module, "_BLOCK", 1000)  # a value at a time, a row at a time
+    monkeypatch.setattr(module, "_BLOCK", 100)  # some values at a time, a row at a time
     small = QuantizedMixtureOfLogistics(300, 3)
     blocked = controls.apply(small(params)).probs
     monkeypatch.undo()
