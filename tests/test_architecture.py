@@ -17,7 +17,7 @@ ROOT = Path(seriatim.__file__).parent
 
 # Each level imports from the levels before it, and from its own modules where it is one package.
 LEVELS: list[set[str]] = [
-    {"noise", "config", "causal", "order", "distributions", "structure", "controls"},
+    {"noise", "config", "causal", "order", "distributions", "vocabulary", "structure", "controls"},
     {"heads", "context"},
     {"engine"},
     {"autoregressive"},

@@ -29,6 +29,7 @@ from seriatim.heads import (
     MultivariateNormal,
     Normal,
     QuantizedMixtureOfLogistics,
+    Tokens,
 )
 from seriatim.independent import Independent
 from seriatim.layers import GRU, LSTM, RNN, CausalConv1d, CrossAttention, MaskedConv2d, SelfAttention
@@ -61,6 +62,7 @@ COLUMNS = [
     {"kind": "integer", "mean": 3.0, "std": 1.5},
 ]
 WAVENET = {"residual_features": 3, "gate_features": 4, "skip_features": 5}
+TRANSFORMER = {"hidden_features": 4, "num_layers": 1, "num_heads": 2, "feedforward_features": 6}
 CATEGORIES = [{"kind": "categorical", "num_categories": k} for k in (1, 3, 2)]
 
 
@@ -116,6 +118,11 @@ def sources(batch_size: int) -> Tensor:
     symbols = torch.randint(1, 4, (batch_size, 4), generator=generator)
     lengths = 1 + torch.arange(batch_size) % 4
     return symbols * (torch.arange(4) < lengths[:, None])
+
+
+def padded_sources(batch_size: int) -> Tensor:
+    """Draw the same sentences as symbols 0..2, padded with -1."""
+    return sources(batch_size) - 1
 
 
 def _recurrent(layer: type, num_layers: int = 1) -> Callable[..., Causal]:
@@ -387,6 +394,59 @@ ZOO: dict[str, Callable[[], Made]] = {
         lambda: models.WaveNet(
             (4,), QuantizedMixtureOfLogistics(5, 2), num_blocks=1, layers_per_block=2, **WAVENET, encoder=Vector(2)
         )
+    ),
+    # Transformers: each kind of position, both places of the norm, alone and with a source, images, chords.
+    "transformer_permuted": _entry(
+        lambda: models.Transformer((5,), norm="pre", dropout=0.2, **TRANSFORMER, order=Order((5,), [3, 1, 4, 0, 2]))
+    ),
+    "transformer_ending_tied": _entry(
+        lambda: models.Transformer(
+            (4,), Ending(Categorical(3)), norm="pre", tied=True, **TRANSFORMER, encoder=Labels(2)
+        )
+    ),
+    "transformer_rotary_tied": _entry(
+        lambda: models.Transformer(
+            (5,), Categorical(3), positions="rotary", activation="gelu", tied=True, **TRANSFORMER
+        )
+    ),
+    "transformer_learned_tokens": _entry(
+        lambda: models.Transformer(
+            (4,), Tokens(3), positions="learned", norm="pre", **{**TRANSFORMER, "num_layers": 2}, encoder=Vector(2)
+        )
+    ),
+    "transformer_raster": _entry(
+        lambda: models.Transformer(
+            (2, 3), positions="raster", norm="pre", **TRANSFORMER, order=Scan((2, 3), flip_rows=True, transpose=True)
+        )
+    ),
+    "transformer_ending_chords": _entry(
+        lambda: models.Transformer(
+            (3,),
+            Ending(Nested(NADE((2,), hidden_features=3, encoder=Vector(4)))),
+            positions="rotary",
+            **TRANSFORMER,
+        )
+    ),
+    "transformer_source": _entry(
+        lambda: models.Transformer(
+            (4,),
+            Ending(Tokens(3)),
+            **TRANSFORMER,
+            encoder=models.SourceEncoder(3, 6, num_layers=1, num_heads=2, feedforward_features=5, dropout=0.2),
+        ),
+        padded_sources,
+    ),
+    "transformer_source_rotary_tied": _entry(
+        lambda: models.Transformer(
+            (4,),
+            Ending(Tokens(3)),
+            norm="pre",
+            positions="rotary",
+            tied=True,
+            **TRANSFORMER,
+            encoder=models.SourceEncoder(3, 4, num_layers=2, num_heads=1, activation="gelu", norm="pre"),
+        ),
+        padded_sources,
     ),
     # The layers, one family each.
     "rnn_labels": _entry(lambda: Assembled("rnn", Categorical(3), Order((4,)), Labels(2))),

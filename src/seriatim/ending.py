@@ -19,6 +19,7 @@ from torch.distributions import constraints
 from torch.nn import functional as F
 
 from seriatim import distributions as d
+from seriatim import vocabulary
 from seriatim.autoregressive import Autoregressive
 from seriatim.causal import Causal, State
 from seriatim.context import Encoder
@@ -93,7 +94,10 @@ class Ending(Head):
         return torch.cat([features.masked_fill(ended, 0), ended.to(features.dtype)], dim=-1)
 
     def forward(self, params: Tensor, variables: Tensor | None = None) -> ValueOrEnd:
-        return ValueOrEnd(self, params[..., 0], self.head(params[..., 1:], variables))
+        values = self.head(params[..., 1:], variables)
+        if isinstance(values, vocabulary.Tokens):
+            return TokenOrEnd(self, params, values)
+        return ValueOrEnd(self, params[..., 0], values)
 
     @property
     def is_one_hot(self) -> bool:
@@ -189,6 +193,33 @@ class ValueOrEnd(td.Distribution):
         return sample_from_torch(self, sample_shape)
 
 
+class TokenOrEnd(ValueOrEnd):
+    """The end or a value of a large vocabulary: its log p and gradient are computed together (`token_terms`).
+
+    Args:
+        head: whose values these are.
+        params: s and the numbers of the vocabulary, (*batch_shape, 1 + K).
+        values: the distribution of the values.
+
+    Example:
+        >>> from seriatim.heads import Tokens
+        >>> Ending(Tokens(8000))(torch.zeros(1, 8001)).log_prob(torch.tensor([-1])).exp()
+        tensor([0.5000])
+    """
+
+    def __init__(self, head: Ending, params: Tensor, values: vocabulary.Tokens) -> None:
+        super().__init__(head, params[..., 0], values)
+        self.params = params
+
+    def terms(self, value: Tensor) -> tuple[Tensor, ...]:
+        """Return log p of the values, the mean of log p over all K values, both 0 for the end, and log p of the end."""
+        return vocabulary.token_terms(self.params, self.head.filled(value), self.head.ended(value))
+
+    def log_prob_parts(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        log_value, _, log_stop = self.terms(value)
+        return log_value, log_stop
+
+
 class _ValuesOrEnd(constraints.Constraint):
     def __init__(self, head: Ending) -> None:
         self.head, self.inner = head, head.head.support
@@ -240,8 +271,7 @@ class UntilEnd(Causal):
 
     def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         y, state = self.network(x, state)
-        stop = y[..., :1].masked_fill(x[..., -1:] > 0.5, torch.inf)
-        return torch.cat([stop, y[..., 1:]], dim=-1), state
+        return _CertainEnd.apply(y, x[..., -1] > 0.5), state
 
     def lower(self, tape: Tape, x: Operand) -> Operand:
         if x != tape.input:
@@ -250,6 +280,25 @@ class UntilEnd(Causal):
 
     def dependencies(self, length: int) -> Tensor:
         return self.network.dependencies(length) | torch.eye(length, dtype=torch.bool)
+
+
+class _CertainEnd(torch.autograd.Function):
+    """s = infinity where a sequence has ended; written out, for slices of large parameters have costly gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, params: Tensor, ended: Tensor) -> Tensor:
+        ctx.save_for_backward(ended)
+        params = params.clone()
+        params[..., 0].masked_fill_(ended, torch.inf)
+        return params
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (ended,) = ctx.saved_tensors
+        if bool((ended & (grad[..., 0] != 0)).any()):  # only of values after an end, which have probability 0
+            grad = grad.clone()
+            grad[..., 0] = grad[..., 0].masked_fill(ended, 0)
+        return grad, None
 
 
 class SequenceModel(AutoregressiveModel):

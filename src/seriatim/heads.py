@@ -17,6 +17,7 @@ from torch.distributions import constraints
 from torch.nn import functional as F
 
 from seriatim import distributions as d
+from seriatim import vocabulary
 from seriatim.config import Configurable
 
 
@@ -137,8 +138,33 @@ class Categorical(Head):
         return constraints.integer_interval(0, self.num_categories - 1)
 
     def marginal_params(self, values: Tensor, variables: Tensor | None = None) -> Tensor:
-        counts = F.one_hot(values.long(), self.num_categories).sum(0).to(torch.get_default_dtype())
+        codes = values.long().T
+        counts = torch.zeros(len(codes), self.num_categories, device=values.device)
+        counts.scatter_add_(1, codes, torch.ones_like(codes, dtype=counts.dtype))
         return torch.log((counts + 0.5) / (values.shape[0] + 0.5 * self.num_categories))
+
+
+class Tokens(Categorical):
+    """Symbols 0..K-1 of a large vocabulary, read as codes: 1 + x, and 0 where there is none.
+
+    P(x = k) = softmax(a)_k, as for `Categorical`. A one-hot vector of 8,000 symbols costs more than the network that
+    reads it; a code is one number, for networks that look it up in a table of vectors (`Transformer`).
+
+    Example:
+        >>> Tokens(8000).encode(torch.tensor([[2, 7999]]))
+        tensor([[[3.0000e+00],
+                 [8.0000e+03]]])
+    """
+
+    def __init__(self, num_categories: int) -> None:
+        super().__init__(num_categories)
+        self.num_features = 1
+
+    def encode(self, values: Tensor, variables: Tensor | None = None) -> Tensor:
+        return _float(values + 1)[..., None]
+
+    def forward(self, params: Tensor, variables: Tensor | None = None) -> vocabulary.Tokens:
+        return vocabulary.Tokens(params)
 
 
 class _Continuous(Head):

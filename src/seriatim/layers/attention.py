@@ -1,4 +1,4 @@
-"""Attention on torch's fused kernel: causal over what came before, and over an encoded source."""
+"""Attention on torch's fused kernel: over what came before, over all of a sequence, and over an encoded source."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seriatim.causal import Causal, State, write
+from seriatim.engine.operands import CannotLower
+from seriatim.layers.positions import rotate
 
 if TYPE_CHECKING:
     from seriatim.engine.operands import Operand
@@ -23,6 +25,14 @@ class SelfAttention(Causal):
     Shapes: x (B, n, F) -> y (B, n, F). The state keeps the keys and values of all positions so far, (B, S, F) each,
     preallocated for `max_length` positions.
 
+    Args:
+        num_features: F.
+        num_heads: a divisor of F.
+        rotary: turn queries and keys by their positions (`rotate`); heads then have an even size.
+
+    Raises:
+        ValueError: heads of unequal size, or of an odd size that cannot turn.
+
     Reference: Attention Is All You Need (Vaswani et al., 2017).
 
     Example:
@@ -33,10 +43,12 @@ class SelfAttention(Causal):
 
     any_length = True
 
-    def __init__(self, num_features: int, num_heads: int) -> None:
+    def __init__(self, num_features: int, num_heads: int, *, rotary: bool = False) -> None:
         super().__init__()
         _divides(num_features, num_heads)
-        self.num_features, self.num_heads = num_features, num_heads
+        if rotary and num_features // num_heads % 2:
+            raise ValueError(f"rotary: expected heads of an even size, got {num_features // num_heads}")
+        self.num_features, self.num_heads, self.rotary = num_features, num_heads, rotary
         self.qkv = nn.Linear(num_features, 3 * num_features)
         self.out = nn.Linear(num_features, num_features)
 
@@ -51,12 +63,16 @@ class SelfAttention(Causal):
     def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         start, n = int(state["position"][0]), x.shape[1]
         q, k, v = self.qkv(x).chunk(3, dim=-1)
+        if self.rotary:
+            q, k = (rotate(t.unflatten(-1, (self.num_heads, -1)), start).flatten(-2) for t in (q, k))
         keys, values = _append(state["keys"], start, k), _append(state["values"], start, v)
         stop = start + n
         y = _attend(q, keys[:, :stop], values[:, :stop], self.num_heads, causal_from=start)
         return self.out(y), {"position": state["position"] + n, "keys": keys, "values": values}
 
     def lower(self, tape: Tape, x: Operand) -> Operand:
+        if self.rotary:
+            raise CannotLower("rotary positions have no tape form")
         qkv = tape.linear([(x, self.qkv.weight)], self.qkv.bias)
         return tape.lower(self.out, tape.attend(qkv, self.num_heads, lambda state: (state["keys"], state["values"])))
 
@@ -64,9 +80,14 @@ class SelfAttention(Causal):
 class CrossAttention(Causal):
     """Attention over an encoded source, whose keys and values are projected once, into the initial state.
 
-        y_t = W_o concat_h softmax(q_t . K / sqrt(d)) V,    K, V from the context (B, S, F)
+        y_t = W_o concat_h softmax(q_t . K / sqrt(d)) V,    K, V from the context (B, S, M)
 
-    The context is (memory, mask): (B, S, F) and (B, S), True where the source has a symbol.
+    The context is (memory, mask): (B, S, M) and (B, S), True where the source has a symbol.
+
+    Args:
+        num_features: F.
+        num_heads: a divisor of F.
+        memory_features: M; F if None.
 
     Reference: Attention Is All You Need (Vaswani et al., 2017).
 
@@ -79,12 +100,12 @@ class CrossAttention(Causal):
 
     any_length = True
 
-    def __init__(self, num_features: int, num_heads: int) -> None:
+    def __init__(self, num_features: int, num_heads: int, memory_features: int | None = None) -> None:
         super().__init__()
         _divides(num_features, num_heads)
         self.num_heads = num_heads
         self.q = nn.Linear(num_features, num_features)
-        self.kv = nn.Linear(num_features, 2 * num_features)
+        self.kv = nn.Linear(memory_features or num_features, 2 * num_features)
         self.out = nn.Linear(num_features, num_features)
 
     def initial_state(self, batch_size: int, context: Any = None, max_length: int | None = None) -> State:
@@ -103,6 +124,33 @@ class CrossAttention(Causal):
 
     def dependencies(self, length: int) -> Tensor:
         return torch.eye(length, dtype=torch.bool)
+
+
+class SourceAttention(nn.Module):
+    """Multi-head attention of every symbol of a source to all of them, padding left out.
+
+        y_s = W_o concat_h softmax(q_s . K / sqrt(d)) V
+
+    Shapes: x (B, S, F), mask (B, S), True where the source has a symbol -> y (B, S, F).
+
+    Reference: Attention Is All You Need (Vaswani et al., 2017).
+
+    Example:
+        >>> SourceAttention(8, num_heads=2)(torch.zeros(1, 7, 8), torch.ones(1, 7, dtype=torch.bool)).shape
+        torch.Size([1, 7, 8])
+    """
+
+    def __init__(self, num_features: int, num_heads: int) -> None:
+        super().__init__()
+        _divides(num_features, num_heads)
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(num_features, 3 * num_features)
+        self.out = nn.Linear(num_features, num_features)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map (B, S, F) to (B, S, F)."""
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        return self.out(_attend(q, k, v, self.num_heads, mask=mask[:, None, None]))
 
 
 def _append(buffer: Tensor, start: int, values: Tensor) -> Tensor:

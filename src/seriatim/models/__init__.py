@@ -14,6 +14,7 @@ from seriatim.models.pixelcnn import PixelCNN
 from seriatim.models.pixelrnn import DiagonalBiLSTM, RowLSTM
 from seriatim.models.pixelsnail import PixelSNAIL
 from seriatim.models.rnn import GRU, LSTM, RNN
+from seriatim.models.transformer import SourceEncoder, Transformer
 from seriatim.models.wavenet import WaveNet
 
 MODELS: dict[str, type[AutoregressiveModel]] = {
@@ -33,6 +34,7 @@ MODELS: dict[str, type[AutoregressiveModel]] = {
     "gru": GRU,
     "lstm": LSTM,
     "wavenet": WaveNet,
+    "transformer": Transformer,
 }
 
 __all__ = [
@@ -52,5 +54,7 @@ __all__ = [
     "PixelCNN",
     "PixelSNAIL",
     "RowLSTM",
+    "SourceEncoder",
+    "Transformer",
     "WaveNet",
 ]
