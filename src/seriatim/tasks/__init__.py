@@ -1,6 +1,7 @@
 """What an exact p(x) is good for: evaluate, complete, explain, generate, classify."""
 
 from seriatim.tasks.baselines import Baseline, baselines
+from seriatim.tasks.beam import Hypothesis, beam_search
 from seriatim.tasks.calibration import Quality, calibration_error, fit_temperature, log_posterior, quality
 from seriatim.tasks.classify import (
     Classification,
@@ -31,9 +32,11 @@ __all__ = [
     "Explanation",
     "Generated",
     "Growth",
+    "Hypothesis",
     "Quality",
     "Surprise",
     "baselines",
+    "beam_search",
     "bits_per_dim",
     "calibrate",
     "calibration_error",
