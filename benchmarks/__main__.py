@@ -10,7 +10,9 @@ from benchmarks.common import load_rows
 from benchmarks.density import binary_sets, chow_liu, mnist, rnade, sampling_tax
 from benchmarks.images import caltech, cifar, classify, small, speed
 from benchmarks.images import mnist as image_mnist
+from benchmarks.sequences import audio, hour, music, text
 from benchmarks.sequences import speed as generation
+from benchmarks.transformer import multi30k
 
 HEADER = """# Benchmarks
 
@@ -32,6 +34,11 @@ TABLES = {
     "images small --data DATA": small,
     "images cifar --data DATA": cifar,
     "images speed --peer PEER": speed,
+    "sequences music --data DATA": music,
+    "sequences text --data DATA": text,
+    "sequences audio --data DATA": audio,
+    "sequences hour --data DATA": hour,
+    "transformer multi30k --data DATA": multi30k,
     "sequences speed --peer-wavenet PEER --peer-fast PEER": generation,
 }
 

@@ -24,6 +24,7 @@ from seriatim.cli.report import run as report
 from seriatim.cli.sample import run as sample
 from seriatim.cli.score import run as score
 from seriatim.cli.train import run as train
+from seriatim.cli.translate import run as translate
 
 DEBUG_VARIABLE = "SERIATIM_DEBUG"
 
@@ -96,6 +97,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "complete": complete,
     "explain": explain,
     "classify": classify,
+    "translate": translate,
     "check": check,
     "models": models,
     "data": data,

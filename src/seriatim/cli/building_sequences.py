@@ -15,7 +15,7 @@ from seriatim.cli.settings import RunConfig
 from seriatim.context import Attributes, Encoder, Vector
 from seriatim.data import Sequences
 from seriatim.ending import Ending, SequenceModel
-from seriatim.heads import Bernoulli, Categorical, Head, MixtureOfNormals, QuantizedMixtureOfLogistics
+from seriatim.heads import Bernoulli, Categorical, Head, MixtureOfNormals, QuantizedMixtureOfLogistics, Tokens
 from seriatim.independent import Independent
 from seriatim.model import AutoregressiveModel
 from seriatim.models import MODELS
@@ -60,6 +60,8 @@ def build_sequences(config: RunConfig, data: Sequences) -> AutoregressiveModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         head = head_of(data, config.model.get("inside"))
+        if isinstance(head, Categorical) and issubclass(kind, Transformer):
+            head = Tokens(head.num_categories)  # read as codes: a one-hot vector costs more than the network
         arguments = {} if encoder is None else {"encoder": encoder()}
         model = kind((usual_length(data),), Ending(head) if data.ends else head, **options, **arguments)
     assert isinstance(model, AutoregressiveModel)
