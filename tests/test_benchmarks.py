@@ -155,7 +155,7 @@ def test_tables_of_generation_say_what_is_met_and_what_was_not_run(monkeypatch):
     monkeypatch.setattr(speed, "load_rows", lambda name: {"WaveNet 30x32, batch 1": row})
     lines = speed.render().splitlines()
     assert "| WaveNet 30x32, batch 1 | 10 | 400 | 200 | not run | 20,000 | 2,000x | 50x | 100x | not run |" in lines
-    assert "| WaveNet 30x32, batch 1 | 1.6e+03 | 40 | 80 | not run | 0.8 | yes | no |" in lines
+    assert "| WaveNet 30x32, batch 1 | 1,600 | 40 | 80 | not run | 0.8 | yes | no |" in lines
     assert "| WaveNet 30x32, batch 1 | 1,500x whole passes | 2,000x | met |" in lines
     assert "| WaveNet 30x32, batch 1 | 120x r9y9/wavenet_vocoder | 100x | missed |" in lines
     assert "| WaveNet 30x32, batch 1 | 16 kHz in real time on one core | 20,000 samples/s | met |" in lines

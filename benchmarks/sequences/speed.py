@@ -249,10 +249,12 @@ def render() -> str:
     return "\n\n".join(parts).rstrip()
 
 
-def _cell(line: str, way: str, row: dict[str, Any], number: str) -> str:
+def _cell(line: str, way: str, row: dict[str, Any], unit: str = "") -> str:
     if way == "pytorch-wavenet" and LINES[line][1] > 1:
         return "one stream only"
-    return number.format(row[way]) if way in row else "not run"
+    if way not in row:
+        return "not run"
+    return (f"{row[way]:,.0f}" if row[way] >= 100 else f"{row[way]:.3g}") + unit
 
 
 def _rates(unit: str, stored: dict[str, Any], lines: Sequence[str], ways: Mapping[str, str]) -> str:
@@ -260,10 +262,8 @@ def _rates(unit: str, stored: dict[str, Any], lines: Sequence[str], ways: Mappin
     rows = []
     for line in lines:
         row = stored.get(line, {"per_s": {}, "ratios": {}})
-        rates = [
-            _cell(line, way, row["per_s"], "{:,.4g}" if way == "passes" else "{:,.0f}") for way in [*ways, "native"]
-        ]
-        rows.append([line, *rates, *(_cell(line, way, row["ratios"], "{:,.4g}x") for way in ways)])
+        rates = [_cell(line, way, row["per_s"]) for way in [*ways, "native"]]
+        rows.append([line, *rates, *(_cell(line, way, row["ratios"], "x") for way in ways)])
     return table(header, rows)
 
 
@@ -276,7 +276,7 @@ def _seconds(stored: dict[str, Any], lines: Sequence[str]) -> str:
         row = stored.get(line, {"per_s": {}, "batch": 1})
         seconds = {way: 16000 * row["batch"] / rate for way, rate in row["per_s"].items()}
         keeps = [f"{'yes' if seconds['native'] * k <= 1 else 'no'}" for k in (1, 1.5)] if seconds else ["", ""]
-        rows.append([line, *(_cell(line, way, seconds, "{:,.3g}") for way in ways), *keeps])
+        rows.append([line, *(_cell(line, way, seconds) for way in ways), *keeps])
     return table(header, rows)
 
 
