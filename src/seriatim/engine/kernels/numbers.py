@@ -52,13 +52,13 @@ def exp64(x):
     return 0.0 if x < -690.0 else p
 
 
-@njit(fastmath={"contract"})
+@njit(fastmath={"contract"}, error_model="numpy")  # a check for division by zero keeps loops scalar
 def sigmoid(x):
     """Return 1 / (1 + exp(-x))."""
     return ONE / (ONE + exp32(-x))
 
 
-@njit(fastmath={"contract"})
+@njit(fastmath={"contract"}, error_model="numpy")  # a check for division by zero keeps loops scalar
 def tanh(x):
     """Return tanh(x), to about 2e-7."""
     return TWO / (ONE + exp32(-TWO * x)) - ONE
@@ -92,7 +92,7 @@ _G0, _G2, _G4, _G6, _G8 = (
 _FOUR, _ROOT_HALF, _ROOT_2_BY_PI, _CUBIC = (np.float32(x) for x in (4, 0.5**0.5, (2 / math.pi) ** 0.5, 0.044715))
 
 
-@njit(fastmath={"contract"})
+@njit(fastmath={"contract"}, error_model="numpy")
 def erf(x):
     """Return erf(x), to about 4e-7."""
     x = _FOUR if x > _FOUR else x
