@@ -24,14 +24,30 @@ def run(
 ) -> None:
     """Write one self-contained HTML page about a run.
 
-    It shows the data and the model, the test score beside baselines, the training curve, samples, completions, surprise
-    maps, the conformance report, and what it takes to make it again.
+    It shows the data and the model, the test score beside baselines, the training curve, samples (of sound with
+    players and spectrograms), completions, surprise maps, the conformance report, and what it takes to make it again.
     """
     target = out if out is not None else path / "report.html"
     ending(target, (".html", ".htm"))
+    from seriatim.cli.loading import open_run
     from seriatim.cli.reporting import page_of
+    from seriatim.cli.sequence_rows import own_data, refuse_orders
     from seriatim.report import write_report
+    from seriatim.runs import read_config
 
+    if read_config(path).get("codec") is not None:
+        from seriatim.cli.sequence_report import page_of_sequences
+
+        own = open_run(path, device)
+        refuse_orders(orders, own)
+        page, found = page_of_sequences(own, own_data(own), check=check, seed=seed)
+        write_report(target, page)
+        if json:
+            show_json({"report": str(target), **found.as_dict()})
+            return
+        say(f"test: {found.found.nats:.4f} nats per {found.unit}, {found.found.bits:.4f} bits per {found.unit}")
+        show(str(target))
+        return
     content, score = page_of(path, check=check, orders=orders, seed=seed, device=device)
     write_report(target, content)
     if json:

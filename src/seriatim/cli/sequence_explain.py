@@ -35,9 +35,9 @@ ENDINGS = {"text": (".html", ".csv", ".npy")} | dict.fromkeys(
     ("sound", "music", "series"), (".png", ".svg", ".csv", ".npy")
 )
 QUANTILE = 0.999
+MERGE = 5  # usual steps within an anomalous stretch
 _MOST = 10  # places in the table
 _WINDOW = 0.02  # seconds of sound that are one place
-_MERGE = 5  # usual steps within an anomalous stretch
 _BEFORE = 30  # characters of context
 
 Table = tuple[list[str], list[Sequence[Any]]]
@@ -81,7 +81,7 @@ def explain_sequences(
     own = Explained(read, contexts, found, [-terms.astype(np.float64) / math.log(2) for terms in found.values])
     if kind == "series":
         say("note: bits are of densities, in units of the standard deviation of train: they may be below 0")
-        threshold = _threshold(run, own, batch_size) if threshold is None else threshold
+        threshold = threshold_of(run, own, batch_size) if threshold is None else threshold
     table = _TABLES[kind](run, own, threshold)
     if json:
         header, cells = table
@@ -146,11 +146,11 @@ def figure_of(run: Run, own: Explained, which: int, threshold: float | None = No
     if shown.shape[1] > MAX_COLUMNS:
         say(f"note: the first {MAX_COLUMNS} of {shown.shape[1]} columns are drawn; the bits are of all")
     names = list(codec.names)[:MAX_COLUMNS]
-    found = () if threshold is None else stretches(bits, threshold, _MERGE)
+    found = () if threshold is None else stretches(bits, threshold, MERGE)
     return series_figure(shown[:, :MAX_COLUMNS], bits, names=names, found=found, threshold=threshold)
 
 
-def _threshold(run: Run, own: Explained, batch_size: int) -> float:
+def threshold_of(run: Run, own: Explained, batch_size: int) -> float:
     """Return the bits that one validation step in a thousand costs more than; of the file itself without a run."""
     if run.settings is None:
         bits, whose = np.concatenate(own.bits), "of these values themselves: the model has no run with validation data"
@@ -209,8 +209,8 @@ def _music_table(run: Run, own: Explained, _: float | None) -> Table:
 
 
 def _series_table(run: Run, own: Explained, threshold: float | None) -> Table:
-    found: list[Stretch] = stretches(own.bits[0], math.inf if threshold is None else threshold, _MERGE)
-    say(f"anomalous: {len(found)} stretches of steps above {threshold:.4f} bits, up to {_MERGE} others within")
+    found: list[Stretch] = stretches(own.bits[0], math.inf if threshold is None else threshold, MERGE)
+    say(f"anomalous: {len(found)} stretches of steps above {threshold:.4f} bits, up to {MERGE} others within")
     times = own.rows.times
     header = ["first_step", "last_step", "steps", "mean_bits", *(["first_time", "last_time"] if times else [])]
     rows: list[Sequence[Any]] = []

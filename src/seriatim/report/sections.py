@@ -208,8 +208,8 @@ def surprise_section(view: View, test: np.ndarray, explanation: Explanation, mod
     return Section("What surprises it?", blocks, lead)
 
 
-def curve_section(history: Sequence[Mapping[str, Any]], model: str) -> Section:
-    """Return the training curve."""
+def curve_section(history: Sequence[Mapping[str, Any]], model: str, unit: str = "row") -> Section:
+    """Return the training curve, in nats per unit."""
     lines = {
         name: [(float(r["epoch"]), float(r[key])) for r in history if r.get(key) not in (None, "")]
         for name, key in (("training", "train_nats"), ("validation", "valid_nats"))
@@ -223,7 +223,7 @@ def curve_section(history: Sequence[Mapping[str, Any]], model: str) -> Section:
         f"{model}. Training is measured while learning, with dropout where there is any, so it may lie above "
         "validation; the weights kept are those of the best validation."
     )
-    return Section("How did it learn?", [Curve(lines, "epoch", "nats per row", caption, mark)])
+    return Section("How did it learn?", [Curve(lines, "epoch", f"nats per {unit}", caption, mark)])
 
 
 def checks_section(reports: Sequence[tuple[Any, str]]) -> Section:
