@@ -224,7 +224,7 @@ def test_check_finds_ring_off_by_one():
     for slots, delay in ((101, 100), (33, 16)):
         place = (program.cursors[:, [0, 2]] == torch.tensor([slots, delay])).all(1)
         assert place.sum() == 1
-        bad = replace(program, cursors=program.cursors + place[:, None] * torch.tensor([0, 0, 1, 0, 0, 0]))
+        bad = replace(program, cursors=program.cursors + place[:, None] * torch.tensor([0, 0, 1, 0, 0, 0, 0]))
         with pytest.raises(AssertionError, match="outside"):
             check_exact(p, rows, native(p, rows, bad))
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from seriatim import engine
-from seriatim.context import Labels, SpatialMap, Vector
+from seriatim.context import Labels, Vector
 from seriatim.engine.operands import Op
 from seriatim.engine.program import CURSOR
 from seriatim.heads import Bernoulli, Categorical
@@ -92,19 +92,6 @@ def test_odd_shapes(kind, shape):
     model = drawn(kind(shape, Categorical(3), hidden_features=5, num_layers=2)).eval()
     p = model().expand((40,))
     assert torch.equal(p.sample(seed=1, engine="native"), p.sample(seed=1, engine="reference"))
-
-
-def test_what_cannot_be_lowered_says_so():
-    for model, reason in (
-        (PixelCNN((2, 2, 3), hidden_features=2, num_layers=1), "channels as positions"),
-        (GatedPixelCNN((2, 2, 3), hidden_features=2, num_layers=1), "channels as positions"),
-        (DiagonalBiLSTM((2, 2, 3), hidden_features=2, num_layers=1), "channels as positions"),
-        (GatedPixelCNN((2, 2), hidden_features=2, num_layers=1, encoder=SpatialMap((2, 2), 1)), "a map as context"),
-    ):
-        with pytest.raises(engine.CannotLower, match=reason):
-            engine.lower(model)
-        c = None if model.encoder is None else torch.zeros(1, 2, 2, 1)
-        assert model.sample((1,) if c is None else (), c, seed=0).numel()
 
 
 # ---- planted bugs

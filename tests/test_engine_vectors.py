@@ -12,7 +12,7 @@ from seriatim import engine
 from seriatim.context import Labels
 from seriatim.heads import Categorical, MixtureOfNormals, Normal
 from seriatim.model import AutoregressiveModel
-from seriatim.models import FVSBN, MADE, NADE, NeuralConditionals, OrderAgnosticMADE
+from seriatim.models import FVSBN, MADE, NADE, NeuralConditionals
 from seriatim.order import RandomOrder
 
 D = 61
@@ -59,12 +59,6 @@ def test_prompts(name):
         session = engine.start(p, torch.arange(5), 3, program, prefix=values[:, :length])
         found = session.advance(p.order.length - length).values
         torch.testing.assert_close(found, values[:, length:], rtol=1e-4, atol=1e-4)
-
-
-def test_an_order_in_the_context_is_left_to_rollout():
-    model = OrderAgnosticMADE((5,), hidden_features=(8,))
-    with pytest.raises(engine.CannotLower, match="OrderAgnosticAutoencoder redefines advance"):
-        engine.lower(model)
 
 
 @pytest.mark.parametrize("name", ["fvsbn", "nade", "made", "neural_conditionals"])

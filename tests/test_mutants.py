@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from seriatim import autoregressive, distributions, engine, heads
+from seriatim import distributions, engine, heads, noise
 from seriatim.autoregressive import Autoregressive, OrderEnsemble
 from seriatim.context import Labels
 from seriatim.distributions import Mixture
@@ -344,7 +344,7 @@ def sigmoid_twice(model, monkeypatch):
 
     forward = Bernoulli.forward
     monkeypatch.setattr(Bernoulli, "forward", doubled)
-    monkeypatch.delitem(engine._SAMPLERS, Bernoulli)  # the native engine has a sampler of its own
+    monkeypatch.delitem(engine.samplers._SAMPLERS, Bernoulli)  # the native engine has a sampler of its own
 
 
 @mutant("rnn_labels", "point_mass")
@@ -354,7 +354,7 @@ def softmax_twice(model, monkeypatch):
 
     forward = Categorical.forward
     monkeypatch.setattr(Categorical, "forward", doubled)
-    monkeypatch.delitem(engine._SAMPLERS, Categorical)  # the native engine has a sampler of its own
+    monkeypatch.delitem(engine.samplers._SAMPLERS, Categorical)  # the native engine has a sampler of its own
 
 
 @mutant("lstm_vector", "normalisation")
@@ -418,8 +418,8 @@ def noise_shared_by_positions(model, monkeypatch):
     def uniforms(seed, rows, positions, num_lanes):
         return real(seed, rows, torch.zeros_like(positions), num_lanes)
 
-    real = autoregressive.uniforms
-    monkeypatch.setattr(autoregressive, "uniforms", uniforms)
+    real = noise.uniforms
+    monkeypatch.setattr(noise, "uniforms", uniforms)
 
 
 @mutant("fvsbn", "addressed_noise", "inverse_transform")
@@ -427,7 +427,7 @@ def noise_drawn_not_addressed(model, monkeypatch):
     def uniforms(seed, rows, positions, num_lanes):
         return torch.rand(len(rows), len(positions), num_lanes, dtype=torch.float64)
 
-    monkeypatch.setattr(autoregressive, "uniforms", uniforms)
+    monkeypatch.setattr(noise, "uniforms", uniforms)
 
 
 @mutant("fvsbn", "addressed_noise")
@@ -435,8 +435,8 @@ def noise_of_the_place_in_the_batch(model, monkeypatch):
     def uniforms(seed, rows, positions, num_lanes):
         return real(seed, torch.arange(len(rows)), positions, num_lanes)
 
-    real = autoregressive.uniforms
-    monkeypatch.setattr(autoregressive, "uniforms", uniforms)
+    real = noise.uniforms
+    monkeypatch.setattr(noise, "uniforms", uniforms)
 
 
 # ---- the contract

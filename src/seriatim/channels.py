@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -10,7 +10,14 @@ from torch import distributions as td
 from torch.distributions import constraints
 
 from seriatim import distributions as d
+from seriatim.engine import samplers
+from seriatim.engine.operands import Op
 from seriatim.heads import QuantizedMixtureOfLogistics
+
+if TYPE_CHECKING:
+    from seriatim.engine.operands import Operand
+    from seriatim.engine.samplers import Draw
+    from seriatim.engine.tape import Tape
 
 
 class ChannelMixtureOfLogistics(QuantizedMixtureOfLogistics):
@@ -60,6 +67,11 @@ class ChannelMixtureOfLogistics(QuantizedMixtureOfLogistics):
         means, log_scales, a = (part.unflatten(-1, (-1, self.num_components)) for part in parts)
         scales = log_scales.clamp(max=30.0).exp() + self.min_scale
         return ChannelMixture(logits, means, scales, a.tanh(), self.levels, validate_args=False)
+
+    def lower(self, tape: Tape, params: Operand, place: Draw) -> None:
+        """Append the sampler to a tape."""
+        constants = tape.weight(torch.tensor([self.min_scale, self.half_range, self.levels]))
+        samplers.sample(tape, Op.CHANNELS, params, place, self.num_components, self.channels, constants=constants)
 
     @property
     def support(self) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,7 +13,14 @@ from torch.distributions import constraints
 from torch.nn import functional as F
 
 from seriatim import distributions as d
+from seriatim.engine import samplers
+from seriatim.engine.operands import CannotLower, Op
 from seriatim.heads import Head, mixture_marginal
+
+if TYPE_CHECKING:
+    from seriatim.engine.operands import Operand
+    from seriatim.engine.samplers import Draw
+    from seriatim.engine.tape import Tape
 
 KINDS = ("categorical", "integer", "continuous")
 
@@ -133,6 +140,33 @@ class Columns(Head):
 
     def forward(self, params: Tensor, variables: Tensor | None = None) -> ColumnValues:
         return ColumnValues(self, params, self._named(variables))
+
+    @property
+    def tape_width(self) -> int:
+        """How many numbers its sampler on a tape writes: the symbol, and the number."""
+        return 2
+
+    def lower(self, tape: Tape, params: Operand, place: Draw) -> None:
+        """Append the sampler to a tape.
+
+        Raises:
+            CannotLower: whole numbers of which some are symbols.
+        """
+        if bool((self.whole & (self.symbols.isfinite().any(-1))).any()):
+            raise CannotLower("whole numbers of which some are atoms have no tape form")
+        number = torch.where(self.numeric, self.real.sum(-1) - 1, -1)
+        plain = torch.stack([self.real.sum(-1), number, self.whole], dim=-1).float()
+        scales = torch.stack([self.mean, self.std, self.min_scale], dim=-1)
+        constants = torch.cat([plain, samplers.exact(scales).flatten(1)], dim=1)[tape.variables]
+        sizes = self.num_slots, self.num_components
+        samplers.sample(tape, Op.COLUMN, params, place, *sizes, constants=tape.table(constants))
+
+    def from_tape(self, numbers: Tensor, variables: Tensor) -> Tensor:
+        """Return the values (B, n) whose symbols and numbers (B, n, 2) the sampler wrote."""
+        slots, table = numbers[..., 0].long(), self.symbols[variables]
+        value = table.expand(*slots.shape, -1).gather(-1, slots[..., None]).squeeze(-1)
+        is_number = self.numeric[variables] & (slots == self.real[variables].sum(-1) - 1)
+        return torch.where(is_number, numbers[..., 1], value)
 
     def _named(self, variables: Tensor | None) -> Tensor:
         if variables is None:

@@ -66,9 +66,8 @@ def lower(model: AutoregressiveModel, order: Order | None = None) -> Program:
     head, order = model.head, model.order if order is None else order
     if model.dtype is not torch.float32 or model.device.type != "cpu":
         raise CannotLower(f"the tape is float32 on the CPU, the model {model.dtype} on {model.device}")
-    if model.encoder is not None and model.encoder.is_map:
-        raise CannotLower("a map as context has no tape form")
-    tape = Tape(head.num_features, samplers.is_one_hot(head), order.length)
+    by_pixel = model.encoder is not None and model.encoder.is_map
+    tape = Tape(head.num_features, samplers.is_one_hot(head), order.length, order=order, by_pixel=by_pixel)
 
     def decode(numbers: Tensor, first: int) -> Tensor:
         return samplers.values(head, numbers, order.places(first, first + numbers.shape[1]))

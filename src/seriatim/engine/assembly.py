@@ -13,10 +13,10 @@ from seriatim.engine.operands import ALIGN, Act, Arena, Buffer, Instruction, Op,
 from seriatim.engine.program import COLUMNS, NUMBERS, OPERAND, OPERANDS, Program
 from seriatim.engine.tape import Tape
 
-Geometry = tuple[int, int, int, int, int, int, int]
+Geometry = tuple[int, int, int, int, int, int, int, int]
 """Of a cursor: the clock it belongs to, then the columns of `Program.cursors`."""
 
-_STILL: Geometry = (0, 1, 0, 0, 1, 0, 0)
+_STILL: Geometry = (0, 1, 0, 0, 1, 0, 0, 1)
 
 
 def finish(tape: Tape, decode: Callable[[Tensor, int], Tensor], width: int) -> Program:
@@ -58,7 +58,7 @@ def finish(tape: Tape, decode: Callable[[Tensor, int], Tensor], width: int) -> P
 def _workspace(instruction: Instruction) -> int:
     if instruction.op is Op.ATTEND:
         return instruction.numbers[2]
-    return instruction.numbers[0] if instruction.op in (Op.CATEGORICAL, Op.REAL) else 0
+    return sum(instruction.numbers[:2]) if instruction.op >= Op.BERNOULLI else 0
 
 
 def _check(instructions: list[Instruction], source: Buffer) -> None:
@@ -68,7 +68,7 @@ def _check(instructions: list[Instruction], source: Buffer) -> None:
         for operand in instruction.all_reads:
             buffer = operand.buffer
             given = buffer in written or buffer.host is not None or buffer.arena in (Arena.WEIGHTS, Arena.MEMORY)
-            given |= buffer.load is not None and not buffer.reach
+            given |= buffer.steady
             if buffer.map is not None:  # its rows and columns are read before and after they are written
                 beyond = operand.delay >= buffer.map.rows
                 if beyond:
@@ -219,12 +219,14 @@ def _row(
         if buffer.map is not None:
             kept = buffer.map
             start += kept.halo * buffer.stride
+            group = kept.group if operand.aligned else 1
+            columns = kept.width // group, group * buffer.stride
+            row_size = kept.row_slots * buffer.stride
             shift = kept.shift if written else 0
-            slot = kept.row_slots * buffer.stride
-            geometry = (buffer.clock, kept.rows, slot, operand.delay, kept.width, buffer.stride, shift)
+            geometry = (buffer.clock, kept.rows, row_size, operand.delay, *columns, shift, kept.every * group)
         elif buffer.slots > 1:
             # The value for the next position (delay -1) goes where the oldest one, no longer needed, stands.
-            geometry = (buffer.clock, buffer.slots, buffer.stride, operand.delay, 1, 0, 0)
+            geometry = (buffer.clock, buffer.slots, buffer.stride, operand.delay, 1, 0, 0, buffer.every)
         cursor = cursors.setdefault(geometry, len(cursors))
         row += [int(buffer.arena) + buffer.memory, buffer.place + start, cursor]
     return row + [0] * (COLUMNS - len(row))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from seriatim.engine.operands import (
     ALIGN,
+    CUT,
     PANEL,
     Act,
     Arena,
@@ -56,8 +57,19 @@ class Instructions(Storage):
         x.buffer.arena = Arena.STATE
         return x
 
-    def image(self, x: Operand, width: int, load: LoadMap, *, above: int = 0, halo: int = 0, shift: int = 0) -> Operand:
-        """Keep x over an image, so that `pixels` and, for one pixel, `lag(rows)` can be read.
+    def image(
+        self,
+        x: Operand,
+        width: int,
+        load: LoadMap,
+        *,
+        above: int = 0,
+        halo: int = 0,
+        shift: int = 0,
+        channels: int = 1,
+        pixels: bool = False,
+    ) -> Operand:
+        """Keep x over an image, so that `pixels` and, for one entry, `lag(rows)` can be read.
 
         Args:
             x: an operand that an instruction writes, before or after.
@@ -66,13 +78,17 @@ class Instructions(Storage):
             above: how many rows above the present one are read.
             halo: how many columns to either side are read.
             shift: how many positions before the present one x belongs to.
+            channels: C, the positions of a pixel.
+            pixels: whether x belongs to a pixel, not to a position.
         """
         x = self.dense(x)
         buffer = x.buffer
         kept = buffer.arena is not Arena.SCRATCH or x.size != buffer.width or x.delay or x.start
         if kept or shift:
             x = self.copy(x)
-        x.buffer.map, x.buffer.path, x.buffer.arena = Map(width, above + 1, halo, shift, load), self.path, Arena.STATE
+        group, every = (1, channels) if pixels else (channels, 1)
+        x.buffer.map = Map(width * group, above + 1, halo * group, shift, load, group, every)
+        x.buffer.path, x.buffer.arena = self.path, Arena.STATE
         return x
 
     def recurrent(self, size: int, load: Load) -> Operand:
@@ -88,23 +104,33 @@ class Instructions(Storage):
         """Append y = act(bias + sum_i W_i x_i).
 
         Args:
-            taps: pairs of x_i and W_i (P, F_i); the product with a one-hot x_i, or a code, is a look-up.
-            bias: (P,), an operand for one that differs by row, or None.
+            taps: pairs of x_i and W_i (P, F_i), or (n, P, F_i), of which position t uses number t mod n; the product
+                with a one-hot x_i, or a code, is a look-up.
+            bias: (P,) or (n, P), an operand for one that differs by row, or None.
         """
-        size = taps[0][1].shape[0]
+        size = taps[0][1].shape[-2]
+        y = Operand(Buffer(size), size)
+        self._linear_into(y, taps, bias, act)
+        return y
+
+    def _linear_into(
+        self, y: Operand, taps: Sequence[tuple[Operand, Tensor]], bias: Tensor | Operand | None, act: Act = Act.NONE
+    ) -> None:
         for x, weight in taps:
-            if weight.shape != (size, x.size):
-                raise ValueError(f"taps: expected a weight of shape {(size, x.size)}, got {tuple(weight.shape)}")
-        start = bias if isinstance(bias, Operand) else self.weight(torch.zeros(size) if bias is None else bias)
-        if start.size != size:
-            raise ValueError(f"bias: expected size {size}, got {start.size}")
+            if weight.shape[-2:] != (y.size, x.size):
+                raise ValueError(f"taps: expected a weight of shape {(y.size, x.size)}, got {tuple(weight.shape)}")
+        if not isinstance(bias, Operand):
+            bias = torch.zeros(y.size) if bias is None else bias
+            bias = self.weight(bias) if bias.ndim == 1 else self.table(bias)
+        if bias.size != y.size:
+            raise ValueError(f"bias: expected size {y.size}, got {bias.size}")
         packed = []
         for x, weight in taps:
             kind = Tap.SELECT if x.one_hot or x.is_code else Tap.DENSE
-            packed.append((kind, x, self.weight(_panels(weight, zero_row=x.one_hot))))
-        y = Operand(Buffer(size), size)
-        self.instructions.append(Instruction(Op.LINEAR, [y], [start], (padded(size), act, len(taps), 0), packed))
-        return y
+            in_turn = [_panels(own, zero_row=x.one_hot) for own in (weight if weight.ndim == 3 else weight[None])]
+            packed.append((kind, x, self.weight(in_turn[0]) if len(in_turn) == 1 else self.table(torch.stack(in_turn))))
+        numbers = (padded(y.size), act, len(taps), 0)
+        self.instructions.append(Instruction(Op.LINEAR, [y], [bias], numbers, packed))
 
     def activation(self, x: Operand, act: Act, parameter: float = 0.0) -> Operand:
         """Append y = act(x), with the parameter of those that have one."""
@@ -128,12 +154,11 @@ class Instructions(Storage):
 
         Args:
             x: a map.
-            weight: (P, taps, F), the taps in the order of `kernel`.
+            weight: (..., taps, C F), the taps in the order of `kernel`, the entries of a pixel side by side.
             kernel: runs of pixels: (rows above, first column, count).
         """
-        parts = weight.split([count for *_, count in kernel], dim=1)
-        spread = [nn.functional.pad(part, (0, x.buffer.stride - part.shape[2])).flatten(1) for part in parts]
-        return [(x.pixels(*run), part) for run, part in zip(kernel, spread, strict=True)]
+        parts = spread(weight, x.buffer.width).split([count for *_, count in kernel], dim=-2)
+        return [(x.pixels(*run), part.flatten(-2)) for run, part in zip(kernel, parts, strict=True)]
 
     def lstm(self, gates: Operand, cell_before: Operand, hidden: Operand, cell: Operand) -> None:
         """Append c = f c' + i g, h = o tanh(c), with gates (i, f, g, o) before their activations."""
@@ -147,18 +172,12 @@ class Instructions(Storage):
         """Append y = b_t + W_t x with weights (T, P, F) and biases (T, P) of each position."""
         x, size, features = self.dense(x), weight.shape[1], weight.shape[2]
         if size >= ALIGN:
-            return self._linear_at(Operand(Buffer(size), size), x, weight, self.table(bias))
+            return self.linear([(x, weight)], bias)
         return self._append(Op.DOT, size, [x, self.table(bias), self.table(weight.flatten(1))], features)
 
     def add_to(self, total: Operand, x: Operand, weight: Tensor) -> None:
         """Append s_t = s_t-1 + W_t x for an operand s of `recurrent`, with weights (T, P, F) of each position."""
-        self._linear_at(total, self.dense(x), weight, total.lag(1))
-
-    def _linear_at(self, y: Operand, x: Operand, weight: Tensor, start: Operand) -> Operand:
-        rows = self.table(torch.stack([_panels(own, zero_row=False) for own in weight]))
-        numbers = (padded(y.size), Act.NONE, 1, 0)
-        self.instructions.append(Instruction(Op.LINEAR, [y], [start], numbers, [(Tap.DENSE, x, rows)]))
-        return y
+        self._linear_into(total, [(self.dense(x), weight)], total.lag(1))
 
     def ragged(self, x: Operand, weight: Tensor, ends: tuple[Sequence[int], Sequence[int]], load: Load) -> Operand:
         """Append y = the outputs owned by the position: start + W times all inputs so far, the new x among them.
@@ -174,6 +193,29 @@ class Instructions(Storage):
         most = max(b - a for a, b in pairwise(ends[1]))
         numbers = (len(ends[0]) - 1, weight.shape[1])
         return self._append(Op.RAGGED, max(most, 1), [self.dense(x), kept, self.weight(table)], *numbers)
+
+    def look_up(
+        self, x: Operand, logits: Tensor, offsets: Tensor, sources: Tensor, strides: Tensor, load: Load
+    ) -> Operand:
+        """Append y = row o_t + sum_j stride_tj code_(source tj) of a table, where x is the code of the position before.
+
+        Args:
+            x: a number.
+            logits: (R, P).
+            offsets: (T,) o_t.
+            sources: (T, n) positions.
+            strides: (T, n).
+            load: reads the codes of all positions, (B, 1, T), from the state of the layer being lowered.
+        """
+        kept = self.constant(self.length, load)
+        # Numbers that float32 cannot hold are cut in two.
+        cut = [part for whole in (offsets[:, None], strides) for part in (whole // CUT, whole % CUT)]
+        table = self.table(torch.cat([sources, *cut], dim=1).float())
+        y = Operand(Buffer(logits.shape[1]), logits.shape[1])
+        numbers = (y.size, sources.shape[1], 1)
+        taps = [(Tap.DENSE, kept, self.weight(logits))]
+        self.instructions.append(Instruction(Op.LOOK_UP, [y], [self.dense(x), table], numbers, taps))
+        return y
 
     def norm(self, x: Operand, weight: Tensor, bias: Tensor, eps: float) -> Operand:
         """Append y = weight (x - mean) / sqrt(variance + eps) + bias."""
@@ -219,7 +261,7 @@ class Instructions(Storage):
             head[:, 0], head[:, 1] = mask.sum(1), mask.shape[1]
             return torch.cat([head, keys.transpose(1, 2).flatten(1), values.flatten(1)], dim=1)
 
-        memory = Operand(self._memory(query.size, packed, is_source=True), query.size)
+        memory = Operand(self._memory(query.size, packed, every=0), query.size)
         return self._append(Op.ATTEND_SOURCE, query.size, [self.dense(query), memory], num_heads)
 
     def rotate(self, x: Operand, angles: Tensor, size: int) -> Operand:
@@ -234,16 +276,19 @@ class Instructions(Storage):
         return self._append(Op.ROTATE, x.size, [x, self.table(turned)], size, turned.shape[1])
 
     @contextmanager
-    def rows(self, width: int, *, reverse: bool = False, from_second: bool = False) -> Iterator[None]:
+    def rows(
+        self, width: int, *, channels: int = 1, reverse: bool = False, from_second: bool = False
+    ) -> Iterator[None]:
         """Run what is lowered inside for each pixel of a row when it begins.
 
         Args:
             width: W.
+            channels: C, the positions of a pixel.
             reverse: from right to left.
             from_second: not for the first row.
         """
         flags = int(reverse) + 2 * int(from_second)
-        self.instructions.append(Instruction(Op.ROW, [], [], (0, width, flags)))
+        self.instructions.append(Instruction(Op.ROW, [], [], (0, width * channels, flags, channels)))
         yield
         self.instructions.append(Instruction(Op.END, [], [], ()))
 
@@ -291,6 +336,17 @@ class Instructions(Storage):
         y = Operand(Buffer(size), size)
         self.instructions.append(Instruction(op, [y], reads, (size, *numbers)))
         return y
+
+
+def spread(numbers: Tensor, size: int) -> Tensor:
+    """Put zeros behind every `size` of the last axis, as entries of a map lie.
+
+    Example:
+        >>> spread(torch.ones(1, 4), 2).shape
+        torch.Size([1, 32])
+    """
+    entries = numbers.unflatten(-1, (-1, size))
+    return nn.functional.pad(entries, (0, padded(size) - size)).flatten(-2)
 
 
 def _panels(weight: Tensor, zero_row: bool) -> Tensor:

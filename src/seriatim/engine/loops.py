@@ -66,7 +66,7 @@ def nested(
     """
     head, length = model.head, model.order.length
     params = tape.dense(params)
-    inner = Tape(head.num_features, samplers.is_one_hot(head), length, common=tape.common)
+    inner = Tape(head.num_features, samplers.is_one_hot(head), length, order=model.order, common=tape.common)
     # Inner features side by side are what the network reads of this position.
     size = length * head.num_features
     features = Operand(Buffer(size), size)

@@ -23,6 +23,7 @@ ENDLESS = 2**40
 
 ALIGN = 16  # floats: a cache line, and the width of the narrowest matrix tile
 PANEL = 64  # columns of a packed weight panel
+CUT = 2**14  # where large whole numbers are cut in two, so that both parts are exact in float32
 
 
 class Op(IntEnum):
@@ -41,6 +42,7 @@ class Op(IntEnum):
     EXPAND = 11  # y = x, a one-hot x as the vector it stands for
     UNTIL = 12  # y = x, but y_0 = infinity where the input says that the sequence has ended
     ATTEND_SOURCE = 13  # y from a query and the keys and values of a memory, as many as the row has
+    LOOK_UP = 15  # y = the row of a table that the codes of some positions before name; the newest code is kept
     ROTATE = 14  # y = x, its first numbers turned in pairs by the angles of the position
 
     # Loops.
@@ -54,6 +56,9 @@ class Op(IntEnum):
     CATEGORICAL = 61  # value from logits
     REAL = 62  # value from a location and a scale, or from a mixture of them
     STOP = 63  # whether the sequence ends here
+    VECTOR = 65  # a vector from its mean, log diagonal and what is below the diagonal
+    CHANNELS = 66  # the channels of a pixel from a mixture in which each moves the means of the next
+    COLUMN = 67  # a symbol from logits, or a number from a mixture, as the column of the position says
     MARK = 64  # the mark of the end in place of the value, where it does
 
 
@@ -108,9 +113,10 @@ def padded(size: int) -> int:
 
 @dataclass(frozen=True)
 class Map:
-    """How a buffer lies over an image: `rows` rows of `width` pixels, `halo` columns of zeros on both sides.
+    """How a buffer lies over an image: `rows` rows of `width` entries, and `halo` of zeros on both sides.
 
-    A write at position t goes to pixel t - `shift`; before the first pixel it goes nowhere.
+    An entry belongs to `every` positions: to one, or to all channels of a pixel. A write at position t goes to the
+    entry of t - `shift`; before the first it goes nowhere. `group` entries make a pixel.
     """
 
     width: int
@@ -118,6 +124,8 @@ class Map:
     halo: int
     shift: int
     load: LoadMap
+    group: int
+    every: int
 
     @property
     def row_slots(self) -> int:
@@ -139,6 +147,8 @@ class Buffer:
     load: Load | None = None
     path: tuple[Any, ...] = ()
     map: Map | None = None
+    every: int = 1  # positions that share a slot
+    steady: bool = False  # its slots are what the positions in turn are told, and not their past
     packed: bool = False  # its slots lie side by side, without padding
     clock: int = 0  # whose positions it counts: those of the rows, or those of a loop inside a position
     host: Buffer | None = None  # it lies within another buffer, from `offset` on
@@ -172,13 +182,17 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Operand:
-    """`size` features of a buffer from `start` on, `delay` positions ago; of a map, `delay` rows above."""
+    """`size` features of a buffer from `start` on, `delay` positions ago; of a map, `delay` rows above.
+
+    Of a map it belongs to the position's entry, or, where `aligned`, to the first entry of its pixel.
+    """
 
     buffer: Buffer
     size: int
     start: int = 0
     delay: int = 0
     is_code: bool = False
+    aligned: bool = False
 
     @property
     def one_hot(self) -> bool:
@@ -194,8 +208,21 @@ class Operand:
 
     def pixels(self, above: int, first: int, count: int) -> Operand:
         """Return `count` pixels of a map side by side, the first `first` columns away, so many rows above."""
-        stride = self.buffer.stride
-        return replace(self, delay=above, start=first * stride, size=count * stride)
+        stride = self.buffer.stride * self._group
+        return replace(self, delay=above, start=first * stride, size=count * stride, aligned=True)
+
+    def entry(self, channel: int, column: int = 0) -> Operand:
+        """Return one entry of a pixel so many columns away."""
+        start = (column * self._group + channel) * self.buffer.stride
+        return replace(self, start=start, size=self.buffer.width, aligned=True)
+
+    def beside(self, column: int) -> Operand:
+        """Return the entry of the same channel of a pixel so many columns away."""
+        return replace(self, start=column * self._group * self.buffer.stride)
+
+    @property
+    def _group(self) -> int:
+        return 1 if self.buffer.map is None else self.buffer.map.group
 
     def part(self, start: int, size: int) -> Operand:
         """Return some of the numbers."""
@@ -209,12 +236,17 @@ class Memory:
     Attributes:
         load: reads it, (B, n, F) one after another, or (B, n) for a source, whose second number is its length.
         path: where the state is that it is read from.
-        is_source: whether attention reads it, rather than each position its own part.
+        every: positions that share a part; 0 for a source, which attention reads.
     """
 
     load: Load
     path: tuple[Any, ...]
-    is_source: bool
+    every: int
+
+    @property
+    def is_source(self) -> bool:
+        """Whether attention reads it, rather than each position its own part."""
+        return not self.every
 
 
 @dataclass

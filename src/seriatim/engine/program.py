@@ -30,7 +30,7 @@ OPERANDS = 7
 OPERAND = 3  # arena, offset in floats, cursor
 COLUMNS = OPERANDS + 4 * OPERAND
 
-CURSOR = 6  # slots, stride, delay, width, column stride, shift
+CURSOR = 7  # slots, stride, delay, width, column stride, shift, every
 
 _KINDS = (Op, Tap, Act, Arena, Family)
 LAYOUT = zlib.crc32(
@@ -47,10 +47,10 @@ class Program:
 
     Attributes:
         code: (N, COLUMNS) int64.
-        cursors: (C, 6) int64, (slots, stride, delay, width, column stride, shift): at position t, with u = t - shift,
-            the cursor stands at ((u div width - delay) mod slots) * stride + (u mod width) * column stride, and after
-            all slots where u < 0. Of a ring the width is 1. Cursor 0 stands still. Computed once for each position,
-            shared by operands of equal geometry.
+        cursors: (C, 7) int64, (slots, stride, delay, width, column stride, shift, every): at position t, with
+            u = (t - shift) div every, the cursor stands at ((u div width - delay) mod slots) * stride + (u mod width) *
+            column stride, and after all slots where t < shift. Of a ring the width is 1. Cursor 0 stands still.
+            Computed once for each position, shared by operands of equal geometry.
         spans: (clocks + 1,) int64, where the cursors of each clock begin: that of the positions, then those of loops
             inside a position.
         weights: float32.
@@ -104,7 +104,7 @@ class Program:
         loaded = []
         for memory in self.memories:
             rows = memory.load(_follow(state, memory.path))
-            if not memory.is_source and rows.shape[1] < self.length:
+            if not memory.is_source and rows.shape[1] * memory.every < self.length:
                 raise ValueError(f"state: expected one of {self.length} positions or more, got {rows.shape[1]}")
             loaded.append(rows.flatten(1).to("cpu", torch.float32).contiguous())
         return loaded
@@ -120,8 +120,8 @@ def store(arena: Tensor, offset: int, buffer: Buffer, values: Tensor, end: int) 
 
 
 def store_map(arena: Tensor, offset: int, buffer: Buffer, kept: Map, values: Tensor, first: int, position: int) -> None:
-    """Write the values (B, n, F) of pixels first .. first+n-1 into the rows that are kept before `position`."""
-    newest = position // kept.width
+    """Write the values (B, n, F) of entries first .. first+n-1 into the rows that are kept before `position`."""
+    newest = position // kept.every // kept.width
     pixel = torch.arange(first, first + values.shape[1])
     row, column = pixel // kept.width, pixel % kept.width
     held = (pixel >= 0) & (row > newest - kept.rows) & (row <= newest)
@@ -136,7 +136,7 @@ def load(arena: Tensor, offset: int, buffer: Buffer, state: State, position: int
     if buffer.map is not None:
         store_map(arena, offset, buffer, buffer.map, *buffer.map.load(state, position), position)
     elif buffer.load is not None:
-        store(arena, offset, buffer, buffer.load(state), position)
+        store(arena, offset, buffer, buffer.load(state), 0 if buffer.steady else position)
 
 
 def _follow(state: State, path: tuple[object, ...]) -> State:

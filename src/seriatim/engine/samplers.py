@@ -81,8 +81,34 @@ def sample(tape: Tape, op: Op, params: Operand, place: Draw, *numbers: int, cons
         constants: what it needs besides.
     """
     others = [params if operand is None else operand for operand in (constants, place.ended)]
-    full = (*numbers, place.lane, place.column, int(place.ended is not None))
+    full = (*numbers, place.lane, place.column, int(place.ended is not None), int(constants is not None))
     tape.instructions.append(Instruction(op, [place.read], [params, *others], full))
+
+
+def categories(
+    tape: Tape, count: int, params: Operand, place: Draw, *, offset: int = 0, counts: Tensor | None = None
+) -> None:
+    """Append a sampler of categories that are read as numbers.
+
+    Args:
+        tape: where to.
+        count: how many categories there are at most.
+        params: their logits.
+        place: where noise is found and values are put.
+        offset: what is added to a category that is read.
+        counts: (T,) how many there are at each position.
+    """
+    constants = None if counts is None else tape.table(counts[:, None].float())
+    sample(tape, Op.CATEGORICAL, params, place, count, offset, constants=constants)
+
+
+def exact(numbers: Tensor) -> Tensor:
+    """Return float64 numbers (...) as three float32 numbers each that add up to them, (..., 3)."""
+    parts, left = [], numbers.double()
+    for _ in range(3):
+        parts.append(left.float())
+        left = left - parts[-1].double()
+    return torch.stack(parts, dim=-1)
 
 
 Sampler = Callable[[Tape, Any, Operand, Draw], None]
@@ -98,6 +124,10 @@ def _categorical(tape: Tape, head: heads.Categorical, params: Operand, place: Dr
     sample(tape, Op.CATEGORICAL, params, place, head.num_categories, 0)
 
 
+def _tokens(tape: Tape, head: heads.Tokens, params: Operand, place: Draw) -> None:
+    categories(tape, head.num_categories, params, place, offset=1)
+
+
 def _real(family: Family) -> Sampler:
     def append(tape: Tape, head: Any, params: Operand, place: Draw) -> None:
         numbers = [head.min_scale, getattr(head, "half_range", 0.0), getattr(head, "levels", 0)]
@@ -107,13 +137,20 @@ def _real(family: Family) -> Sampler:
     return append
 
 
+def _vector(tape: Tape, head: heads.MultivariateNormal, params: Operand, place: Draw) -> None:
+    constants = tape.weight(torch.tensor([head.min_scale]))
+    sample(tape, Op.VECTOR, params, place, head.num_dimensions, 0, constants=constants)
+
+
 _SAMPLERS: dict[type[heads.Head], Sampler] = {
     heads.Bernoulli: _bernoulli,
     heads.Categorical: _categorical,
+    heads.Tokens: _tokens,
     heads.Normal: _real(Family.NORMAL),
     heads.Logistic: _real(Family.LOGISTIC),
     heads.MixtureOfNormals: _real(Family.NORMAL),
     heads.MixtureOfLogistics: _real(Family.LOGISTIC),
     heads.QuantizedMixtureOfLogistics: _real(Family.QUANTIZED_LOGISTIC),
+    heads.MultivariateNormal: _vector,
 }
 """Heads by exact class: a subclass may encode or sample otherwise."""

@@ -28,11 +28,12 @@ class Storage:
 
     Args:
         length: T, the number of positions, for layers that keep something of each.
+        by_pixel: whether the context is a map, that tells each pixel its own.
         common: what it shares with others.
     """
 
-    def __init__(self, length: int, common: Common | None = None) -> None:
-        self.length = length
+    def __init__(self, length: int, by_pixel: bool = False, common: Common | None = None) -> None:
+        self.length, self.by_pixel = length, by_pixel
         self.common = Common() if common is None else common
         self.clock = self.common.clocks
         self.common.clocks += 1
@@ -52,32 +53,54 @@ class Storage:
         """Return an operand that is read before an instruction writes it: a map that an LSTM fills."""
         return Operand(Buffer(size), size)
 
-    def constant(self, size: int, load: Load) -> Operand:
+    def constant(self, size: int, load: Load, turns: int = 1) -> Operand:
         """Return numbers that differ from row to row but not by position, such as a context's share of a bias.
 
         Args:
             size: F.
-            load: reads them, (B, 1, F), from the state of the layer being lowered.
+            load: reads them, (B, turns, F), from the state of the layer being lowered.
+            turns: position t reads those of t mod turns.
         """
-        return Operand(Buffer(size, arena=Arena.STATE, load=load, path=self.path), size)
+        buffer = Buffer(size, arena=Arena.STATE, load=load, path=self.path, reach=turns - 1, steady=True)
+        return Operand(buffer, size)
 
-    def sequence(self, size: int, load: Load) -> Operand:
+    def sequence(self, size: int, load: Load, every: int = 1) -> Operand:
         """Return what a row is told at each position.
 
         Args:
             size: F.
             load: reads it, (B, T, F) or more positions, from the state of the layer being lowered.
+            every: so many positions are told the same.
         """
 
         def padded_load(state: Any) -> Tensor:
             return nn.functional.pad(load(state), (0, padded(size) - size))
 
-        return Operand(self._memory(size, padded_load, is_source=False), size)
+        return Operand(self._memory(size, padded_load, every), size)
 
-    def _memory(self, width: int, load: Load, *, is_source: bool) -> Buffer:
-        reach = 0 if is_source else ENDLESS - 1
-        self.common.memories.append(Memory(load, self.path, is_source))
-        return Buffer(width, arena=Arena.MEMORY, offset=0, reach=reach, memory=len(self.common.memories) - 1)
+    def told(self, size: int, load: Load, *, channels: int = 1, pixels: int = 1) -> Operand:
+        """Return what the context tells: all pixels the same, or each its own where it is a map.
+
+        Args:
+            size: F.
+            load: reads it, (B, 1, C F) or (B, H W, C F), from the state of the layer being lowered.
+            channels: C, the positions of a pixel, each of which is told its own.
+            pixels: of how many positions a pixel is, which are told the same.
+        """
+
+        def by_position(state: Any) -> Tensor:
+            return load(state).unflatten(-1, (channels, size)).flatten(1, 2)
+
+        if self.by_pixel:
+            return self.sequence(size, by_position, pixels)
+        return self.constant(size, by_position, channels)
+
+    def _memory(self, width: int, load: Load, every: int) -> Buffer:
+        self.common.memories.append(Memory(load, self.path, every))
+        number = len(self.common.memories) - 1
+        return Buffer(
+            width, arena=Arena.MEMORY, offset=0, reach=ENDLESS - 1 if every else 0, memory=number, every=every or 1
+        )
 
     def weight(self, values: Tensor) -> Operand:
         """Put numbers into the weights."""

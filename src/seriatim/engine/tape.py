@@ -21,12 +21,14 @@ start from any state: the initial one with its context, or the one after a promp
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from seriatim.engine.instructions import Instructions
 from seriatim.engine.modules import MODULES
 from seriatim.engine.operands import Act, Arena, Buffer, CannotLower, Operand
 from seriatim.engine.storage import Common
+from seriatim.order import Order
 
 __all__ = ["Act", "CannotLower", "Operand", "Tape"]
 
@@ -38,6 +40,8 @@ class Tape(Instructions):
         num_features: F of the network's input.
         one_hot: whether the input is a one-hot vector.
         length: T, the number of positions, for layers that keep something of each.
+        order: which variable stands at each position; that of their numbers if None.
+        by_pixel: whether the context is a map, that tells each pixel its own.
         common: what it shares with the tape that it is nested in.
 
     Example:
@@ -48,11 +52,24 @@ class Tape(Instructions):
     """
 
     def __init__(
-        self, num_features: int, one_hot: bool = False, length: int = 1, *, common: Common | None = None
+        self,
+        num_features: int,
+        one_hot: bool = False,
+        length: int = 1,
+        *,
+        order: Order | None = None,
+        by_pixel: bool = False,
+        common: Common | None = None,
     ) -> None:
-        super().__init__(length, common)
+        super().__init__(length, by_pixel, common)
+        self.order = order
         # The input outlives its position: the sampler writes it for the next one.
         self.input = Operand(Buffer(1 if one_hot else num_features, one_hot, Arena.STATE), num_features)
+
+    @property
+    def variables(self) -> Tensor:
+        """The variable at each position, (T,)."""
+        return torch.arange(self.length) if self.order is None else self.order.places(0, self.length)
 
     def lower(self, module: nn.Module, x: Operand) -> Operand:
         """Lower a module, by its own `lower` or, for torch's position-wise modules, here.

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seriatim.causal import Causal, State, write
-from seriatim.engine.operands import CannotLower
-from seriatim.layers.positions import rotate
+from seriatim.layers.positions import angles, rotate
 
 if TYPE_CHECKING:
     from seriatim.engine.operands import Operand
@@ -71,9 +70,10 @@ class SelfAttention(Causal):
         return self.out(y), {"position": state["position"] + n, "keys": keys, "values": values}
 
     def lower(self, tape: Tape, x: Operand) -> Operand:
-        if self.rotary:
-            raise CannotLower("rotary positions have no tape form")
         qkv = tape.linear([(x, self.qkv.weight)], self.qkv.bias)
+        if self.rotary:
+            turns = angles(0, tape.length, self.num_features // self.num_heads)
+            qkv = tape.rotate(qkv, turns, 2 * self.num_features)
         return tape.lower(self.out, tape.attend(qkv, self.num_heads, lambda state: (state["keys"], state["values"])))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seriatim.causal import Causal, State, write
-from seriatim.engine.operands import CannotLower
+from seriatim.engine.instructions import spread
 from seriatim.layers.raster import MaskedConv2d, RowConv2d, row_of
 from seriatim.layers.scan import diagonal_scan, lstm_cell
 from seriatim.order import Raster
@@ -93,31 +93,37 @@ class RowLSTMLayer(Causal):
         return above, {"hidden": torch.zeros_like(row["hidden"]), "cell": torch.zeros_like(row["cell"])}
 
     def lower(self, tape: Tape, x: Operand) -> Operand:
-        size, width = self.hidden_features, self.raster.width
+        size, width, channels, length = self.hidden_features, *self.raster[1:], self.raster.row_length
         with tape.at("inputs"):
-            taps = [(pixels, _tape_gates(weight)) for pixels, weight in self.inputs.taps(tape, x)]
+            taps = [(pixels, _tape_gates(weight, -2)) for pixels, weight in self.inputs.taps(tape, x)]
 
         def cells(state: State, position: int) -> tuple[Tensor, int]:
             both = torch.cat([state["above"]["cell"], state["row"]["cell"]], dim=1)
-            return both, row_of(position, width) - width
-
-        def gates(state: State, position: int) -> tuple[Tensor, int]:
-            told = state["above"]["gates"] + _told(self.inputs, state["inputs"])
-            return _tape_gates(told, dim=-1), row_of(position, width)
+            return both, row_of(position, length) - length
 
         hidden = tape.image(
             tape.fresh(size),
             width,
-            lambda state, position: (state["row"]["hidden"], row_of(position, width)),
+            lambda state, position: (state["row"]["hidden"], row_of(position, length)),
             above=1,
             halo=self.above.kernel_size[1] // 2,
+            channels=channels,
         )
-        cell = tape.image(tape.fresh(size), width, cells, above=1)
-        bias = tape.constant(4 * size, lambda state: _tape_gates(_told(self.inputs, state["inputs"]), dim=-1))
-        with tape.rows(width):
-            above = [(pixels, _tape_gates(weight)) for pixels, weight in self.above.taps(tape, hidden, above=1)]
-            start = tape.image(tape.linear(above, bias), width, gates)
-        tape.lstm(tape.linear(taps, start), cell.lag(1), hidden, cell)
+        cell = tape.image(tape.fresh(size), width, cells, above=1, channels=channels)
+        gates = tape.image(
+            tape.fresh(4 * size),
+            width,
+            lambda state, position: (_tape_gates(state["above"]["gates"], -1), row_of(position, length)),
+            channels=channels,
+        )
+        # What the row above says to all channels of a pixel, side by side.
+        weight = _tape_gates(self.above.taps_weight.unflatten(0, (channels, -1)), 1)
+        weight = spread(weight.flatten(0, 1).movedim(0, -1), 4 * size).movedim(-1, 0)
+        with tape.rows(width, channels=channels):
+            heard = tape.linear(self.above.taps(tape, hidden, above=1, weight=weight), None)
+            tape.into(gates.pixels(0, 0, 1), heard)
+        total = tape.add(gates, tape.linear(taps, _told(tape, self.inputs, 1)))
+        tape.lstm(total, cell.lag(1), hidden, cell)
         return hidden
 
     def dependencies(self, length: int) -> Tensor:
@@ -252,50 +258,55 @@ class DiagonalBiLSTMLayer(Causal):
         return (left + shifted).flatten(1, 3)
 
     def lower(self, tape: Tape, x: Operand) -> Operand:
-        if self.raster.channels > 1:
-            raise CannotLower("channels as positions have no tape form")
-        x, size, width = tape.dense(x), self.hidden_features, self.raster.width
-        beside, above = self.recurrent.mT[..., None].split(size, dim=2)  # (2, 4 H, H, 1) each
+        size, width, channels, length = self.hidden_features, *self.raster[1:], self.raster.row_length
+        with tape.at("inputs"):
+            taps = self.inputs.taps(tape, x) if channels > 1 else [(tape.dense(x), self.inputs.weight)]
 
         def newest(key: str) -> LoadMap:
-            return lambda state, position: (state["row"][key], row_of(position, width))
+            return lambda state, position: (state["row"][key], row_of(position, length))
 
         def lefts(state: State, position: int) -> tuple[Tensor, int]:
-            return torch.cat([state["above"]["left"], state["row"]["left"]], 1), row_of(position, width) - width
+            return torch.cat([state["above"]["left"], state["row"]["left"]], 1), row_of(position, length) - length
 
-        def told(half: int) -> Operand:
-            return tape.constant(
-                4 * size, lambda state: _tape_gates(_told(self.inputs, state["inputs"]).chunk(2, -1)[half], dim=-1)
-            )
+        def gates_of(half: int) -> Operand:
+            own = [(pixels, _tape_gates(weight.chunk(2, -2)[half], -2)) for pixels, weight in taps]
+            return tape.linear(own, _told(tape, self.inputs, 2, half))
 
         def reads(direction: int, hidden: Operand, column: int) -> list[tuple[Operand, Tensor]]:
-            """The pixel beside and the pixel above."""
-            weights = torch.cat([beside[direction], above[direction]], dim=-1).transpose(1, 2)
-            return tape.window(hidden, _tape_gates(weights), [(0, column, 1), (1, 0, 1)])
+            """The pixel beside and the pixel above, by the channel that reads them: weights (C, 4 H, F)."""
+            weight = self.recurrent[direction].unflatten(0, (2, -1)).movedim(-1, 0).unflatten(0, (channels, -1))
+            return tape.window(hidden, _tape_gates(weight, 1), [(0, column, 1), (1, 0, 1)])
 
-        inputs = [_tape_gates(half) for half in self.inputs.linear.weight.chunk(2)]
         gates = tape.image(
-            tape.linear([(x, inputs[1])], told(1)),
+            gates_of(1),
             width,
-            lambda state, position: (_tape_gates(state["row"]["gates"], dim=-1), row_of(position, width)),
+            lambda state, position: (_tape_gates(state["row"]["gates"], -1), row_of(position, length)),
             above=1,
+            channels=channels,
         )
         # The right direction of the row above, one row late, so that it stands at the pixel that reads it.
         right = tape.image(
             tape.fresh(size),
             width,
-            lambda state, position: (state["above"]["right"], row_of(position, width)),
+            lambda state, position: (state["above"]["right"], row_of(position, length)),
             above=1,
             halo=1,
+            channels=channels,
         )
-        right_cell = tape.image(tape.fresh(size), width, lambda state, _: (state["row"]["cell"][:, :0], 0), halo=1)
-        with tape.rows(width, reverse=True, from_second=True):
-            total = tape.linear(reads(1, right, 1), gates.lag(1))
-            tape.lstm(total, right_cell.pixels(0, 1, 1).part(0, size), right, right_cell)
-        left = tape.image(tape.fresh(size), width, lefts, above=1, halo=1)
-        cell = tape.image(tape.fresh(size), width, newest("cell"), halo=1)
-        total = tape.linear([(x, inputs[0]), *reads(0, left, -1)], told(0))
-        tape.lstm(total, cell.pixels(0, -1, 1).part(0, size), left, cell)
+        right_cell = tape.image(
+            tape.fresh(size), width, lambda state, _: (state["row"]["cell"][:, :0], 0), halo=1, channels=channels
+        )
+        with tape.rows(width, channels=channels, reverse=True, from_second=True):
+            # All channels of a pixel at once, their gates side by side.
+            weights = [(pixels, spread(w.flatten(0, 1).T, 4 * size).T) for pixels, w in reads(1, right, 1)]
+            total = tape.linear(weights, gates.pixels(1, 0, 1))
+            for channel in range(channels):
+                own = total.part(channel * gates.buffer.stride, 4 * size)
+                tape.lstm(own, right_cell.entry(channel, 1), right.entry(channel), right_cell.entry(channel))
+        left = tape.image(tape.fresh(size), width, lefts, above=1, halo=1, channels=channels)
+        cell = tape.image(tape.fresh(size), width, newest("cell"), halo=1, channels=channels)
+        of_channel = [(pixels, w if channels > 1 else w[0]) for pixels, w in reads(0, left, -1)]
+        tape.lstm(tape.linear(of_channel, gates_of(0)), cell.beside(-1), left, cell)
         return tape.add(left, right)
 
     def dependencies(self, length: int) -> Tensor:
@@ -309,17 +320,23 @@ class DiagonalBiLSTMLayer(Causal):
         return (others | self.inputs.dependencies(height * width * channels))[:length, :length]
 
 
-def _tape_gates(x: Tensor, dim: int = 0) -> Tensor:
+def _tape_gates(x: Tensor, dim: int) -> Tensor:
     """Sort gates o, f, i, g as a tape's LSTM takes them."""
     o, f, i, g = x.chunk(4, dim)
     return torch.cat([i, f, g, o], dim)
 
 
-def _told(inputs: MaskedConv2d, state: State) -> Tensor:
-    """Return the biases of the gates and what the context adds to them, (B, 1, P)."""
-    context = state["context"]
+def _told(tape: Tape, inputs: MaskedConv2d, parts: int, part: int = 0) -> Tensor | Operand:
+    """Return the biases of the gates and what the context adds to them; of `parts` layers of gates side by side."""
+
+    def own(told: Tensor) -> Tensor:
+        return _tape_gates(told.unflatten(-1, (inputs.channels, parts, -1))[..., part, :], -1)
+
     bias = inputs.linear.bias
-    return bias.expand(len(state["position"]), 1, -1) if context is None else context + bias
+    if inputs.context is None:
+        return own(bias) if inputs.channels > 1 else own(bias)[0]
+    size = inputs.out_features // parts
+    return tape.told(size, lambda s: own(s["inputs"]["context"] + bias).flatten(-2), channels=inputs.channels)
 
 
 def tree_zeros(row: State) -> State:

@@ -120,13 +120,26 @@ class MaskedLinear(nn.Module):
             y = y + share
         return y, {**state, "position": state["position"] + num_positions, "inputs": inputs}
 
-    def lower(self, tape: Tape, x: Operand) -> Operand:
+    def lower(
+        self,
+        tape: Tape,
+        x: Operand,
+        *,
+        in_variables: Tensor | None = None,
+        out_variables: Tensor | None = None,
+    ) -> Operand:
+        """Append the map to a tape; the variables at each position as for `forward`."""
+
+        def by_position(tensor: Tensor, axis: int, variables: Tensor | None) -> Tensor:
+            return tensor if variables is None else _take(tensor, axis, variables, len(variables))
+
         def load(state: State) -> Tensor:
             start = self.bias.expand(len(state["position"]), -1)
             start = start if state["context"] is None else start + state["context"]
-            return torch.cat([state["inputs"], start], dim=1)[:, None]
+            return torch.cat([state["inputs"], by_position(start, 1, out_variables)], dim=1)[:, None]
 
-        return tape.ragged(x, self.weight * self.mask, (self.in_ends, self.out_ends), load)
+        weight = by_position(by_position(self.weight, 0, out_variables), 1, in_variables)
+        return tape.ragged(x, weight * self.mask, (self.in_ends, self.out_ends), load)
 
 
 def _take(tensor: Tensor, axis: int, variables: Tensor, num_variables: int) -> Tensor:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seriatim.causal import Causal, State, write
-from seriatim.engine.operands import CannotLower
 from seriatim.order import Raster
 
 if TYPE_CHECKING:
@@ -174,24 +173,27 @@ class MaskedConv2d(Causal):
 
     def taps(self, tape: Tape, x: Operand) -> list[tuple[Operand, Tensor]]:
         """Return the kernel's taps on a tape; x becomes a map."""
-        if self.channels > 1:
-            raise CannotLower("channels as positions have no tape form")
-        pixels = math.prod(self.shape)
+        length = math.prod(self.shape) * self.channels
         kept = tape.image(
             x,
             self.shape[1],
-            lambda state, position: (state["map"][:, :pixels], 0),
+            lambda state, position: (state["map"][:, :length], 0),
             above=self.kernel_size[0] // 2,
             halo=self.kernel_size[1] // 2,
             shift=1 if self.mask == "A" else 0,
+            channels=self.channels,
         )
-        return tape.window(kept, self.linear.weight.unflatten(1, (self.num_taps, -1)), self.kernel)
+        return tape.window(kept, self._in_turn(self.weight.unflatten(1, (self.num_taps, -1))), self.kernel)
 
-    def bias(self, tape: Tape, added: Tensor | float = 0.0) -> Tensor | Operand:
+    def bias(self, tape: Tape) -> Tensor | Operand:
         """Return what is added to the taps on a tape: the biases, or what the context makes of them."""
         if self.context is None:
-            return self.linear.bias + added
-        return tape.constant(self.out_features, lambda state: state["context"] + self.linear.bias + added)
+            return self._in_turn(self.linear.bias)
+        return tape.told(self.out_features, lambda state: state["context"] + self.linear.bias, channels=self.channels)
+
+    def _in_turn(self, outputs: Tensor) -> Tensor:
+        """Split the outputs (C P, ...) by the channels that own them, (C, P, ...); one channel needs no split."""
+        return outputs if self.channels == 1 else outputs.unflatten(0, (self.channels, -1))
 
     def lower(self, tape: Tape, x: Operand) -> Operand:
         return tape.linear(self.taps(tape, x), self.bias(tape))
@@ -315,11 +317,25 @@ class RowConv2d(nn.Module):
         y = self.conv(seen.movedim(-1, 1)).movedim(1, -1)
         return y, seen[:, x.shape[1] :]
 
-    def taps(self, tape: Tape, x: Operand, *, above: int = 0) -> list[tuple[Operand, Tensor]]:
-        """Return the kernel's taps over a map whose present row lies `above` rows above."""
+    @property
+    def taps_weight(self) -> Tensor:
+        """The weights (P, taps, F), row by row."""
+        return self.conv.weight.flatten(2).transpose(1, 2)
+
+    def taps(
+        self, tape: Tape, x: Operand, *, above: int = 0, weight: Tensor | None = None
+    ) -> list[tuple[Operand, Tensor]]:
+        """Return the kernel's taps over a map whose present row lies `above` rows above.
+
+        Args:
+            tape: where to.
+            x: the map.
+            above: how many rows.
+            weight: (P', taps, F'), in place of the layer's own, where outputs or inputs lie in another way.
+        """
         rows, columns = self.kernel_size
         runs = [(above + row, -(columns // 2), columns) for row in range(rows - 1, -1, -1)]
-        return tape.window(x, self.conv.weight.flatten(2).transpose(1, 2), runs)
+        return tape.window(x, self.taps_weight if weight is None else weight, runs)
 
     def dependencies(self, height: int) -> Tensor:
         """Return which pixels of the input each pixel of the output depends on, (H W, H W) bool."""

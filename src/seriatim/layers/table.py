@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from seriatim.causal import Causal, State, write
+
+if TYPE_CHECKING:
+    from seriatim.engine.operands import Operand
+    from seriatim.engine.tape import Tape
 
 
 class ConditionalTable(Causal):
@@ -74,6 +78,12 @@ class ConditionalTable(Causal):
         rows = self.offsets[own] + (stored[:, self.sources[own]] * self.strides[own]).sum(-1)
         y = self.logits[rows].masked_fill(self.beyond[own], -torch.inf)
         return y, {"position": state["position"] + n, "codes": stored}
+
+    def lower(self, tape: Tape, x: Operand) -> Operand:
+        beyond = self.beyond.repeat_interleave(self.offsets.diff(), dim=0)
+        logits = self.logits.masked_fill(beyond, -torch.inf)
+        tables = self.offsets[:-1], self.sources, self.strides
+        return tape.look_up(x, logits, *tables, lambda state: state["codes"][:, None].float())
 
     def dependencies(self, length: int) -> Tensor:
         reads = torch.zeros(length, length, dtype=torch.bool)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -13,10 +13,16 @@ from torch.distributions import constraints
 
 from seriatim import distributions as d
 from seriatim import structure
+from seriatim.engine import samplers
 from seriatim.heads import Head
 from seriatim.layers.table import ConditionalTable
 from seriatim.model import AutoregressiveModel
 from seriatim.order import Order
+
+if TYPE_CHECKING:
+    from seriatim.engine.operands import Operand
+    from seriatim.engine.samplers import Draw
+    from seriatim.engine.tape import Tape
 
 MAX_CELLS = 2**26
 _SHOWN_ROWS = 16
@@ -71,6 +77,14 @@ class Symbols(Head):
         limits = self._limits if variables is None else self._limits.flatten()[variables.cpu()]
         return limits.to(like.device)
 
+    def lower(self, tape: Tape, params: Operand, place: Draw) -> None:
+        """Append the sampler to a tape."""
+        samplers.categories(tape, self.num_params, params, place, counts=self._limits.flatten()[tape.variables])
+
+    def from_tape(self, numbers: Tensor, variables: Tensor) -> Tensor:
+        """Return the values (B, n) whose codes (B, n, 1) the sampler wrote."""
+        return numbers[..., 0].long()
+
     @property
     def support(self) -> Any:
         return _Codes(self._limits)
@@ -119,6 +133,15 @@ class SymbolsOrMissing(Symbols):
 
     def forward(self, params: Tensor, variables: Tensor | None = None) -> d.Categorical:
         return _OrMissing(self._masked(params, variables), self._arity(variables, params) - 1)
+
+    def lower(self, tape: Tape, params: Operand, place: Draw) -> None:
+        """Append the sampler to a tape."""
+        super().lower(tape, params, place)
+
+    def from_tape(self, numbers: Tensor, variables: Tensor) -> Tensor:
+        """Return the values (B, n) whose codes (B, n, 1) the sampler wrote."""
+        codes = numbers[..., 0]
+        return codes.masked_fill(codes == self._arity(variables, codes) - 1, torch.nan)
 
     @property
     def support(self) -> Any:

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from seriatim.causal import Causal, State
 from seriatim.context import Encoder
-from seriatim.engine.operands import Act, CannotLower
+from seriatim.engine.instructions import spread
+from seriatim.engine.operands import Act
 from seriatim.heads import Bernoulli, Head
 from seriatim.layers.raster import MaskedConv2d, RowConv2d, WithOne, row_of
 from seriatim.model import AutoregressiveModel
@@ -95,29 +96,45 @@ class Stacks(nn.Module):
 
     def keep(self, tape: Tape, v: Operand) -> Operand:
         """Keep v, the vertical stack before this layer, over the image."""
-        width, (rows, columns) = self.raster.width, self.rows.kernel_size
+        _, width, channels = self.raster
+        rows, columns = self.rows.kernel_size
 
         def load(state: State, position: int) -> tuple[Tensor, int]:
-            return state["rows"].flatten(1, 2), row_of(position, width) - (rows - 2) * width
+            return state["rows"].flatten(1, 2), row_of(position, width * channels) // channels - (rows - 2) * width
 
-        return tape.image(v, width, load, above=rows - 1, halo=columns // 2)
+        return tape.image(v, width, load, above=rows - 1, halo=columns // 2, channels=channels, pixels=True)
 
-    def lower(self, tape: Tape, v: Operand, above: int) -> tuple[Operand, Operand]:
+    def lower(self, tape: Tape, v: Operand, above: int, weight: Tensor | None = None) -> tuple[Operand, Operand]:
         """Append the vertical stack's share, for all pixels of a row when it begins: a, and what g starts from.
 
-        v is a map whose present row lies `above` rows above.
+        Args:
+            tape: where to.
+            v: a map whose present row lies `above` rows above.
+            above: how many rows.
+            weight: of the convolution over rows, where v lies in another way than the layer's input.
         """
+        size, rows, (_, width, channels) = self.out_features, self.out_rows, self.raster
         added, linked = self.row.linear.bias, self.link.bias
-        start: Tensor | Operand = added + linked
-        a = tape.linear(self.rows.taps(tape, v, above=above), self.rows.conv.bias)
+
+        def load(state: State, position: int) -> tuple[Tensor, int]:
+            # Eager messages do not hold the biases of the row's convolution.
+            own = added.unflatten(0, (channels, size)).repeat(width, 1)
+            return state["message"] + own, row_of(position, width * channels)
+
+        message = tape.image(tape.fresh(size), width, load, channels=channels)
+        a = tape.linear(self.rows.taps(tape, v, above=above, weight=weight), self.rows.conv.bias)
+        start: Tensor | Operand = spread(added + linked, size)
         if self.context is not None:
-            start = tape.constant(self.out_features, lambda s: s["context"][:, 0, :, self.out_rows :] + added + linked)
-        message = tape.linear([(a, self.link.weight)], start)
+            start = tape.told(
+                channels * message.buffer.stride,
+                lambda s: spread(s["context"].flatten(1, 2)[..., rows:] + added + linked, size),
+                pixels=channels,
+            )
+        # The messages to all channels of a pixel, side by side.
+        tape.into(message.pixels(0, 0, 1), tape.linear([(a, spread(self.link.weight.T, size).T)], start))
         if self.context is not None:
-            a = tape.add(a, tape.constant(self.out_rows, lambda s: s["context"][:, 0, :, : self.out_rows]))
-        width = self.raster.width
-        # Eager messages do not hold the biases of the row's convolution.
-        return a, tape.image(message, width, lambda s, position: (s["message"] + added, row_of(position, width)))
+            a = tape.add(a, tape.told(rows, lambda s: s["context"].flatten(1, 2)[..., :rows], pixels=channels))
+        return a, message
 
     def dependencies(self, v: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """Map what each pixel of the vertical stack (H W, T) and each position (T, T) depend on to that after."""
@@ -245,21 +262,26 @@ class GatedStacks(Causal):
 
     def lower(self, tape: Tape, x: Operand) -> Operand:
         height, width, channels = self.raster
-        if channels > 1:
-            raise CannotLower("channels as positions have no tape form")
         h = tape.lower(WithOne(), x)
         layers = [layer for layer in (self.first, *self.layers) if isinstance(layer, Stacks)]
         with tape.at("layers"), tape.at(0), tape.at("row"):
             rows, columns = self.first.rows.kernel_size
             # The row before the image's row h enters at row h.
             v = tape.image(
-                h, width, lambda s, _: (s["map"][:, : height * width], 0), above=rows, halo=columns // 2, shift=1
+                h,
+                width,
+                lambda s, _: (s["map"][:, : height * width * channels], 0),
+                above=rows,
+                halo=columns // 2,
+                shift=1,
+                channels=channels,
             )
         messages = []
         for index, layer in enumerate(layers):
-            with tape.rows(width):
+            with tape.rows(width, channels=channels):
                 with tape.at("layers"), tape.at(index):
-                    a, message = layer.lower(tape, v, above=int(index == 0))
+                    weight = self._first_weight(x.size) if index == 0 else None
+                    a, message = layer.lower(tape, v, above=int(index == 0), weight=weight)
                 messages.append(message)
                 if index + 1 < len(layers):
                     v = a if index == 0 else tape.gate(*_halves(a), Act.TANH)
@@ -271,6 +293,13 @@ class GatedStacks(Causal):
             h = g if index == 0 else tape.add(h, tape.lower(self.skips[index - 1], tape.gate(*_halves(g), Act.TANH)))
         h = tape.activation(tape.lower(self.hidden, tape.activation(h, Act.RELU)), Act.RELU)
         return tape.lower(self.output, h)
+
+    def _first_weight(self, num_features: int) -> Tensor:
+        """Return the first weights over rows (P, taps, C (F + 1)): on a tape each channel has a one of its own."""
+        values, one = self.first.rows.taps_weight.split([self.raster.channels * num_features, 1], dim=-1)
+        values = values.unflatten(-1, (self.raster.channels, num_features))
+        ones = F.pad(one[..., None], (0, 0, 0, self.raster.channels - 1))
+        return torch.cat([values, ones], dim=-1).flatten(-2)
 
     def dependencies(self, length: int) -> Tensor:
         height, width, channels = self.raster

@@ -113,17 +113,22 @@ class MaskedAutoencoder(Causal):
         return (y + skipped).unflatten(1, (n, -1)), state
 
     def lower(self, tape: Tape, x: Operand) -> Operand:
+        return self.lower_in_order(tape, x, None, None)
+
+    def lower_in_order(self, tape: Tape, x: Operand, read: Tensor | None, predicted: Tensor | None) -> Operand:
+        """Append the network to a tape; variables as for `advance_in_order`."""
+        x = tape.dense(x)
         with tape.at("input"):
-            h = skip = tape.lower(self.input, x)
+            h = skip = self.input.lower(tape, x, in_variables=read)
         for index, layer in enumerate(self.hidden):
             with tape.at("hidden"), tape.at(index):
                 h = tape.lower(layer, tape.activation(h, Act.RELU))
             if self.residual and index % 2:
                 h = skip = tape.add(skip, h)
         with tape.at("output"):
-            y = tape.lower(self.output, tape.activation(h, Act.RELU))
+            y = self.output.lower(tape, tape.activation(h, Act.RELU), out_variables=predicted)
         with tape.at("direct"):
-            return tape.add(y, tape.lower(self.direct, x))
+            return tape.add(y, self.direct.lower(tape, x, in_variables=read, out_variables=predicted))
 
 
 class MADE(AutoregressiveModel):
@@ -207,6 +212,11 @@ class OrderAgnosticAutoencoder(MaskedAutoencoder):
         read = predicted.roll(1)
         y, after = self.advance_in_order(torch.cat([x, seen], dim=-1), state, read, predicted)
         return y, {"variables": variables, **after}
+
+    def lower(self, tape: Tape, x: Operand) -> Operand:
+        seen = tape.table((torch.arange(tape.length) > 0).float()[:, None])
+        predicted = tape.variables
+        return self.lower_in_order(tape, tape.join([x, seen]), predicted.roll(1), predicted)
 
     def _advance_groups(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         _, group = torch.unique(state["variables"], dim=0, return_inverse=True)

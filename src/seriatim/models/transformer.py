@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from seriatim.causal import Causal, CausalSequential, Residual, State
 from seriatim.context import Encoder, Frames
 from seriatim.ending import Ending, SequenceModel
-from seriatim.engine.operands import CannotLower
 from seriatim.heads import Bernoulli, Categorical, Head, Tokens
 from seriatim.layers.attention import CrossAttention, SelfAttention, SourceAttention
 from seriatim.layers.positions import LearnedPositions, SinusoidalPositions, sinusoids
@@ -266,10 +265,10 @@ class Decoder(Causal):
         bias: Tensor
         if self.input is not None:
             weight, bias = self.input.weight, self.input.bias
-        elif x.one_hot:
-            weight, bias = math.sqrt(self.num_features) * self.symbols.T, torch.zeros_like(self.start)
         else:
-            raise CannotLower("codes of symbols have no tape form")
+            weight, bias = math.sqrt(self.num_features) * self.symbols.T, torch.zeros_like(self.start)
+        if self.codes:
+            x, weight = x.part(0, 1).code(self.num_symbols + 1), F.pad(weight, (1, 0))
         starts = F.pad(self.start[None], (0, 0, 0, tape.length - 1)) + bias
         # The end among the inputs is not read.
         h = tape.linear([(x, F.pad(weight, (0, x.size - weight.shape[1])))], tape.table(starts))

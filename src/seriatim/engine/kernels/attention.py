@@ -28,9 +28,9 @@ def _mix(y, query, keys, values, size, heads, stride, count, scores):
         for s in range(count):
             store64(scores, s, 0.0)
         for i in range(head, head + width):
-            q, row = float(load(query, i)) * scale, keys + 4 * i * stride
+            q, row = np.float64(load(query, i)) * scale, keys + 4 * i * stride
             for s in range(count):
-                store64(scores, s, load64(scores, s) + q * float(load(row, s)))
+                store64(scores, s, load64(scores, s) + q * np.float64(load(row, s)))
         highest, known = load64(scores, 0), True
         for s in range(count):
             score = load64(scores, s)

@@ -10,12 +10,14 @@ import numpy as np
 from numba import njit
 
 from seriatim.engine.kernels.attention import attend, attend_source, rotate
-from seriatim.engine.kernels.memory import N0, N1, N2, N3, NUM_OPERANDS, ROW, get, load, resolve, store
+from seriatim.engine.kernels.memory import N0, N1, N2, N3, NIL, NUM_OPERANDS, ROW, get, load, resolve, store
 from seriatim.engine.kernels.numbers import HALF, INFINITY, NONE, ONE, TANH, ZERO, activate, copy, sigmoid, tanh
 from seriatim.engine.kernels.tile import dot, tile_1x16, tile_1x64, tile_4x16
-from seriatim.engine.operands import ALIGN, PANEL, Op, Tap
+from seriatim.engine.operands import ALIGN, CUT, PANEL, Op, Tap
 
-_ATTEND_SOURCE, _ROTATE, _EXPAND, _UNTIL = (int(op) for op in (Op.ATTEND_SOURCE, Op.ROTATE, Op.EXPAND, Op.UNTIL))
+_ATTEND_SOURCE, _ROTATE, _LOOK_UP, _EXPAND, _UNTIL = (
+    int(op) for op in (Op.ATTEND_SOURCE, Op.ROTATE, Op.LOOK_UP, Op.EXPAND, Op.UNTIL)
+)
 _LINEAR, _ACTIVATE, _GATE, _ADD, _LSTM, _GRU, _NORM, _ATTEND, _RAGGED = (
     int(op) for op in (Op.LINEAR, Op.ACTIVATE, Op.GATE, Op.ADD, Op.LSTM, Op.GRU, Op.NORM, Op.ATTEND, Op.RAGGED)
 )
@@ -88,7 +90,7 @@ def _gate(y, a, b, size, act):
         for i in range(size):
             store(y, i, tanh(load(a, i)) * sigmoid(load(b, i)))
     else:
-        activate(y, a, size, act, 0)
+        activate(y, a, size, act, NIL)
         for i in range(size):
             store(y, i, load(y, i) * sigmoid(load(b, i)))
 
@@ -115,12 +117,12 @@ def _gru(h, before, gates, size):
 def _norm(y, x, constants, size):
     mean, variance = 0.0, 0.0
     for i in range(size):
-        mean += float(load(x, i))
+        mean += np.float64(load(x, i))
     mean /= size
     for i in range(size):
-        variance += (float(load(x, i)) - mean) ** 2
+        variance += (np.float64(load(x, i)) - mean) ** 2
     center = np.float32(mean)
-    scale = np.float32(1.0 / math.sqrt(variance / size + float(load(constants, 2 * size))))
+    scale = np.float32(1.0 / math.sqrt(variance / size + np.float64(load(constants, 2 * size))))
     for i in range(size):
         store(y, i, (load(x, i) - center) * scale * load(constants, i) + load(constants, size + i))
 
@@ -140,6 +142,26 @@ def _ragged(y, x, kept, table, size, positions, features, t):
             store(y, k, load(kept, features + begin + k) + dot(kept, row, last))
         else:
             store(y, k, ZERO)
+
+
+@njit
+def _look_up(at, t, bases, strides, offsets, operands, rows):
+    """Keep the code of the position before, and write a row of a table."""
+    size, sources = get(at, N0), get(at, N1)
+    y, x, table = get(operands, 0), get(operands, 1), get(operands, 2)
+    y_stride, x_stride = 4 * get(operands, NUM_OPERANDS), 4 * get(operands, NUM_OPERANDS + 1)
+    resolve(at + ROW, bases, strides, offsets, operands)
+    kept, logits, kept_stride = get(operands, 0), get(operands, 1), 4 * get(operands, NUM_OPERANDS)
+    high = table + 4 * sources
+    for row in range(rows):
+        own = kept + row * kept_stride
+        if t:
+            store(own, t - 1, load(x + row * x_stride, 0))
+        index = int(load(high, 0)) * CUT + int(load(high, 1))
+        for j in range(sources):
+            stride = int(load(high, 2 + j)) * CUT + int(load(high, 2 + sources + j))
+            index += stride * int(load(own, int(load(table, j))))
+        copy(y + row * y_stride, logits + 4 * index * size, size)
 
 
 @njit
@@ -168,6 +190,9 @@ def compute(op, at, t, bases, strides, offsets, operands, rows, workspace):
     """Run the instruction at `at`, whose operands are resolved, for all rows; return where the next one stands."""
     if op == _LINEAR:
         return _linear(at, bases, strides, offsets, operands, rows) + ROW
+    if op == _LOOK_UP:
+        _look_up(at, t, bases, strides, offsets, operands, rows)
+        return at + 2 * ROW
     size, n1, n2 = get(at, N0), get(at, N1), get(at, N2)
     y, a, b, d = get(operands, 0), get(operands, 1), get(operands, 2), get(operands, 3)
     y_stride, a_stride = 4 * get(operands, NUM_OPERANDS), 4 * get(operands, NUM_OPERANDS + 1)

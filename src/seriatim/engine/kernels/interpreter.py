@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from numba import njit
 
 from seriatim.engine.kernels.compute import compute
@@ -16,6 +17,7 @@ from seriatim.engine.kernels.memory import (
     N3,
     N4,
     N5,
+    NIL,
     NUM_OPERANDS,
     ROW,
     get,
@@ -45,11 +47,11 @@ def memory_size(num_cursors: int, num_clocks: int) -> int:
 @njit
 def _row_loop(at, t, cursors, first, last, bases, strides, offsets, operands, rows, workspace):
     """Run the instructions of a ROW for each pixel of the row that begins at t, if one does; return the next one."""
-    end, width, flags = at + ROW * (1 + get(at, N0)), get(at, N1), get(at, N2)
-    if t % width or (flags & 2 and t < width):
+    end, length, flags, channels = at + ROW * (1 + get(at, N0)), get(at, N1), get(at, N2), get(at, N3)
+    if t % length or (flags & 2 and t < length):
         return end
-    for step in range(width):
-        pixel = t + (width - 1 - step if flags & 1 else step)
+    for step in range(0, length, channels):
+        pixel = t + (length - channels - step if flags & 1 else step)
         place(cursors, first, last, pixel, offsets)
         own = at + ROW
         while own < end:
@@ -86,7 +88,7 @@ def _fill(at, cursors, offsets, operands, rows, values, width, step, left):
             write_end(read + 4 * row * get(operands, NUM_OPERANDS) + slot * stride, features, one_hot)
         for position in range(left):
             for k in range(count):
-                store64(values, row * width + position * step + column + k, float(load(constants, 0)))
+                store64(values, row * width + position * step + column + k, np.float64(load(constants, 0)))
 
 
 @njit(cache=True, nogil=True)
@@ -122,9 +124,9 @@ def run(
     offsets = saved + 8 * _SAVED * num_clocks
     end = code + ROW * length
     for t in range(start, stop_at):
-        place(cursors, 0, get(spans, 1), t, offsets)
+        place(cursors, get(spans, 0), get(spans, 1), t, offsets)
         # The position of the clock that counts, and the lanes and columns that its loop adds.
-        clock, now, lane, column, bad, at = 0, t, 0, 0, -1, code
+        clock, now, lane, column, bad, at = NIL, t, NIL, NIL, -1, code
         while at < end:
             op = get(at, 0)
             first, last = get(spans, clock), get(spans, clock + 1)
@@ -156,8 +158,8 @@ def run(
                     put(own, 0, now)
                     put(own, 1, lane)
                     put(own, 2, column)
-                    now = 0
-                    place(cursors, get(spans, clock), get(spans, clock + 1), 0, offsets)
+                    now = NIL
+                    place(cursors, get(spans, clock), get(spans, clock + 1), now, offsets)
             elif op == _STOP:
                 bad = stop(at, t, lane, operands, rows, num_rows, key0, key1, scores, score_width)
             elif op == _MARK:

@@ -21,6 +21,7 @@ FLOAT, DOUBLE, INT = ir.FloatType(), ir.DoubleType(), ir.IntType(64)
 
 # Of numpy's own type, for numba compiles a function anew for every value of a Python number that is handed to it.
 ROW = np.int64(8 * program.COLUMNS)  # bytes from one instruction to the next
+NIL: Any = np.int64(0)
 N0, N1, N2, N3, N4, N5 = (np.int64(program.NUMBERS + k) for k in range(6))
 NUM_OPERANDS = 4
 
@@ -76,13 +77,15 @@ def resolve(at, bases, strides, offsets, operands):
 @njit
 def place(cursors, first, last, t, offsets):
     """Set cursors first .. last - 1 to position t."""
-    width, shift, row, column = -1, 0, 0, 0
+    width, shift, every, row, column = -1, 0, 0, 0, 0
     for c in range(first, last):
         own = cursors + 8 * program.CURSOR * c
-        if get(own, 3) != width or get(own, 5) != shift:  # most share an image: one division serves them all
-            width, shift = get(own, 3), get(own, 5)
-            row = (t - shift) // width
-            column = t - shift - row * width
+        if get(own, 3) != width or get(own, 5) != shift or get(own, 6) != every:
+            # Most share an image: one division serves them all.
+            width, shift, every = get(own, 3), get(own, 5), get(own, 6)
+            entry = (t - shift) // every
+            row = entry // width
+            column = entry - row * width
         slots, stride = get(own, 0), get(own, 1)
         if t < shift:
             put(offsets, c, slots * stride)

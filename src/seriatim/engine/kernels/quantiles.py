@@ -11,7 +11,7 @@ from numba import njit
 
 from seriatim.engine.operands import Family
 
-NORMAL, QUANTIZED = np.int64(Family.NORMAL), np.int64(Family.QUANTIZED_LOGISTIC)
+NORMAL, LOGISTIC, QUANTIZED = (np.int64(family) for family in Family)
 
 
 # Wichura, Algorithm AS 241: The Percentage Points of the Normal Distribution, 1988. Numerators and denominators of the

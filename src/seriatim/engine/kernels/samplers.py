@@ -13,18 +13,35 @@ import math
 import numpy as np
 from numba import njit
 
-from seriatim.engine.kernels.memory import N0, N1, N2, N3, N4, NUM_OPERANDS, add64, get, load, load64, store, store64
+from seriatim.engine.kernels.chosen import category
+from seriatim.engine.kernels.memory import (
+    N0,
+    N1,
+    N2,
+    N3,
+    N4,
+    N5,
+    NUM_OPERANDS,
+    add64,
+    get,
+    load,
+    store,
+    store64,
+)
 from seriatim.engine.kernels.noise import uniform
-from seriatim.engine.kernels.numbers import ONE, ZERO, exp64
+from seriatim.engine.kernels.numbers import ONE, ZERO
 from seriatim.engine.kernels.quantiles import NORMAL, QUANTIZED, log_add, log_density, log_sigmoid, normal_quantile
+from seriatim.engine.kernels.vectors import channels, column, scale_of, vector
 from seriatim.engine.operands import Op
 
-_BERNOULLI, _CATEGORICAL = int(Op.BERNOULLI), int(Op.CATEGORICAL)
+_BERNOULLI, _CATEGORICAL, _VECTOR, _CHANNELS, _COLUMN = (
+    int(op) for op in (Op.BERNOULLI, Op.CATEGORICAL, Op.VECTOR, Op.CHANNELS, Op.COLUMN)
+)
 
 
 @njit
 def _bernoulli(params, read, value, u):
-    logit = float(load(params, 0))
+    logit = np.float64(load(params, 0))
     if not math.isfinite(logit):
         return math.nan
     tail = math.log1p(math.exp(-abs(logit)))
@@ -35,44 +52,20 @@ def _bernoulli(params, read, value, u):
 
 
 @njit
-def _chosen(params, count, u, workspace):
-    """Return the category of a uniform and the log of the sum of all; -1 for logits that are no distribution."""
-    highest, known = load(params, 0), True
-    for k in range(count):
-        logit = load(params, k)
-        known &= logit == logit
-        highest = logit if logit > highest else highest
-    if not known or math.isinf(highest):  # single categories may be impossible, with a logit of -inf
-        return -1, 0.0
-    for k in range(count):
-        store64(workspace, k, exp64(float(load(params, k)) - float(highest)))
-    total = 0.0
-    for k in range(count):
-        total += load64(workspace, k)
-    cumulative, value = 0.0, count - 1
-    for k in range(count):
-        cumulative += load64(workspace, k)
-        if cumulative > u * total:
-            value = k
-            break
-    return value, float(highest) + math.log(total)
-
-
-@njit
-def _categorical(params, read, value, count, u, workspace):
-    category, total = _chosen(params, count, u, workspace)
-    if category < 0:
+def _categorical(params, read, value, count, given, offset, u, workspace):
+    chosen, total = category(params, count, given, u, workspace)
+    if chosen < 0:
         return math.nan
-    store(read, 0, np.float32(category))
-    store64(value, 0, float(category))
-    return float(load(params, category)) - total
+    store(read, 0, np.float32(chosen + offset))
+    store64(value, 0, float(chosen))
+    return np.float64(load(params, chosen)) - total
 
 
 @njit
 def _component(params, m, count, family, constants):
     """Return the location and the scale of component m of `count`, of whole numbers in their own unit."""
     loc, log_scale = load(params, m), load(params, count + m)
-    scale = np.float32(math.exp(min(float(log_scale), 30.0))) + load(constants, 0)
+    scale = scale_of(log_scale) + load(constants, 0)
     if family == QUANTIZED:
         half = load(constants, 1)
         return float((loc + ONE) * half), float(scale * half)
@@ -87,11 +80,11 @@ def _real(params, read, out, mixed, family, constants, u0, u1, workspace, scored
         if not math.isfinite(load(places, i)):
             return math.nan
     if mixed:  # single components may be impossible, with a logit of -inf
-        chosen, total = _chosen(params, mixed, u0, workspace)
+        chosen, total = category(params, mixed, mixed, u0, workspace)
         if chosen < 0:
             return math.nan
     loc, scale = _component(places, chosen, count, family, constants)
-    u, levels = u1 if mixed else u0, float(load(constants, 2))
+    u, levels = u1 if mixed else u0, np.float64(load(constants, 2))
     z = normal_quantile(u) if family == NORMAL else math.log(u / (1.0 - u))
     value = loc + scale * z
     if family == QUANTIZED:
@@ -108,7 +101,7 @@ def _real(params, read, out, mixed, family, constants, u0, u1, workspace, scored
         own_loc, own_scale = _component(places, m, count, family, constants)
         term = log_density(family, value, own_loc, own_scale, levels)
         if mixed:
-            term += float(load(params, m)) - total
+            term += np.float64(load(params, m)) - total
         log_prob = log_add(log_prob, term)
     return log_prob
 
@@ -127,19 +120,32 @@ def draw(op, at, t, lane, operands, rows, num_rows, key0, key1, values, width, s
     read, params, constants, ended = get(operands, 0), get(operands, 1), get(operands, 2), get(operands, 3)
     read_stride, params_stride = 4 * get(operands, NUM_OPERANDS), 4 * get(operands, NUM_OPERANDS + 1)
     ended_stride = 4 * get(operands, NUM_OPERANDS + 3)
-    size, family, flagged = get(at, N0), get(at, N1), get(at, N4)
+    size, other, flagged = get(at, N0), get(at, N1), get(at, N4)
     lane, values, scored = lane + get(at, N2), values + 8 * get(at, N3), scores != 0
     for row in range(num_rows):
         if not (flagged and load(ended + row * ended_stride, 0) > 0):
             own, seen, out = params + row * params_stride, read + row * read_stride, values + 8 * row * width
-            u = uniform(key0, key1, get(rows, row), t, lane)
-            if op == _BERNOULLI:
-                log_prob = _bernoulli(own, seen, out, u)
-            elif op == _CATEGORICAL:
-                log_prob = _categorical(own, seen, out, size, u, workspace)
+            own_row = get(rows, row)
+            if op == _VECTOR:
+                log_prob = vector(own, seen, out, size, constants, key0, key1, own_row, t, lane, workspace, scored)
+            elif op == _CHANNELS:
+                log_prob = channels(
+                    own, seen, out, size, other, constants, key0, key1, own_row, t, lane, workspace, scored
+                )
+            elif op == _COLUMN:
+                log_prob = column(
+                    own, seen, out, size, other, constants, key0, key1, own_row, t, lane, workspace, scored
+                )
             else:
-                second = uniform(key0, key1, get(rows, row), t, lane + 1) if size else u
-                log_prob = _real(own, seen, out, size, family, constants, u, second, workspace, scored)
+                u = uniform(key0, key1, own_row, t, lane)
+                if op == _BERNOULLI:
+                    log_prob = _bernoulli(own, seen, out, u)
+                elif op == _CATEGORICAL:
+                    count = int(load(constants, 0)) if get(at, N5) else size
+                    log_prob = _categorical(own, seen, out, count, size, other, u, workspace)
+                else:
+                    second = uniform(key0, key1, own_row, t, lane + 1) if size else u
+                    log_prob = _real(own, seen, out, size, other, constants, u, second, workspace, scored)
             if math.isnan(log_prob):
                 return row
             if scored:
@@ -154,7 +160,7 @@ def stop(at, t, lane, operands, rows, num_rows, key0, key1, scores, score_width)
     ended_stride, params_stride = 4 * get(operands, NUM_OPERANDS), 4 * get(operands, NUM_OPERANDS + 1)
     certain, lane = get(at, N1), lane + get(at, N2)
     for row in range(num_rows):
-        s = float(load(params + row * params_stride, 0))
+        s = np.float64(load(params + row * params_stride, 0))
         if not math.isfinite(s) and not (certain and s > 0):
             return row
         ends = uniform(key0, key1, get(rows, row), t, lane) < 1 / (1 + math.exp(-s))
@@ -179,7 +185,7 @@ def mark(at, operands, num_rows, values, width):
         if ends:
             write_end(seen, features, one_hot)
             for k in range(count):
-                store64(values, row * width + k, float(load(constants, 0)))
+                store64(values, row * width + k, np.float64(load(constants, 0)))
         elif not one_hot:
             store(seen, features - 1, ZERO)
     return none
