@@ -275,7 +275,7 @@ def test_wrong_images_are_one_line(work, tmp_path, monkeypatch):
     refused("train", pictures, *common, "--resize", "4x", words=["--resize", "28x20", "'4x'"])
     refused("train", pictures, *common, "--resize", "0", words="--resize")
     refused("train", pictures / "sky", *common, words=["--context", "labels"])
-    refused("train", "digits", *common, "--resize", "4", words=["digits", "size=4", "no grey set"])
+    refused("train", "digits", *common, "--resize", "4", words=["digits", "size=4", "expected none of"])
     assert sorted(tmp_path.rglob("*")) == before
     (pictures / "moon").mkdir()
     refused("train", pictures, *common, words=["moon", "expected images of the class 'moon', got none"])

@@ -16,12 +16,12 @@ import seriatim
 from seriatim import layers
 from seriatim.causal import CausalSequential, Recompute, Residual
 from seriatim.context import Encoder
-from seriatim.heads import Head
+from seriatim.heads import Bernoulli, Head
 from seriatim.model import AutoregressiveModel
-from seriatim.models import FVSBN, MODELS, BayesNet
+from seriatim.models import FVSBN, MODELS
 from seriatim.order import Order
 from seriatim.testing import CHECKS, check, parametrize_with_checks
-from zoo import ZOO, model_of
+from zoo import ZOO, Assembled, model_of
 
 
 @parametrize_with_checks(ZOO)
@@ -137,11 +137,8 @@ def test_a_report_reads_as_text():
 
 
 def test_a_model_that_rollout_samples_is_noted_not_blamed():
-    (result,) = check(BayesNet((2,), 2, [(), (0,)]), only=["native_engine"]).results
-    assert (result.status, result.detail) == (
-        "skipped",
-        "sampled by rollout: the Symbols head has no sampler on the tape",
-    )
+    (result,) = check(Assembled("recomputed", Bernoulli(), Order((4,))), only=["native_engine"]).results
+    assert (result.status, result.detail) == ("skipped", "sampled by rollout: Recompute has no lower method")
 
 
 def test_a_report_names_what_failed():

@@ -128,8 +128,6 @@ def _start(given: dict[str, Any], file: Path | None, sets: list[str], out: Path 
         raise UserError("DATA: expected a named set, a file or a folder, got none")
     settings = resolve({"model": {"name": "made"}, "data": values["data"]}).data  # the model may follow from the data
     data = load(settings.source, **settings.load_options)
-    for note in data.notes:
-        say(f"note: {note}")
     if isinstance(data, Sequences):
         from seriatim.cli.building_sequences import preset_sequences, usual_model
 
@@ -140,6 +138,8 @@ def _start(given: dict[str, Any], file: Path | None, sets: list[str], out: Path 
 
         config = resolve(merge({"model": {"name": "made"}}, values))
         training = preset(data, values.get("training") or {})
+    for note in data.notes:
+        say(f"note: {note}")
     config = config.model_copy(update={"training": training, "data": config.data.located()})
     model = _build(config, data)
     folder = RunFolder.create(out or _fresh(f"{data.name}-{config.model['name']}"), config.model_dump(mode="json"))
