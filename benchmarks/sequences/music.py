@@ -33,7 +33,7 @@ RESULTS = "sequences-music"
 ABOUT = (
     "Piano rolls of 88 notes, splits of Boulanger-Lewandowski et al. (2012). Test -log p in nats per time step: sums "
     "over all steps of all pieces by their number. The published code of LSTM and TCN does not score the first step "
-    "of a piece, hence the second column. Where pieces end is modelled and stands apart, in nats a piece. Training "
+    "of a piece, hence the column without it. Where pieces end is modelled and stands apart, in nats a piece. Training "
     "pieces are repeated in other keys. One thread of a shared machine."
 )
 NOTES = 88

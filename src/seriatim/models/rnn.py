@@ -121,8 +121,7 @@ class LSTM(RecurrentModel):
 
         i, f, o = sigmoid(W x_t-1 + U h_t-1 + b),  c_t = f c_t-1 + i tanh(...),  h_t = o tanh(c_t)
 
-    Arguments as for `RecurrentModel`. Its samples are drawn by the native engine for bits and symbols without `norm`
-    or an end.
+    Arguments as for `RecurrentModel`.
 
     References: Long Short-Term Memory (Hochreiter, Schmidhuber, 1997); Generating Sequences With Recurrent Neural
     Networks (Graves, 2013).
