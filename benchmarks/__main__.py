@@ -13,6 +13,7 @@ from benchmarks.images import mnist as image_mnist
 from benchmarks.sequences import audio, hour, music, text
 from benchmarks.sequences import speed as generation
 from benchmarks.transformer import multi30k
+from benchmarks.transformer import speed as training_steps
 
 HEADER = """# Benchmarks
 
@@ -39,6 +40,7 @@ TABLES = {
     "sequences audio --data DATA": audio,
     "sequences hour --data DATA": hour,
     "transformer multi30k --data DATA": multi30k,
+    "transformer speed": training_steps,
     "sequences speed --peer-wavenet PEER --peer-fast PEER": generation,
 }
 

@@ -354,10 +354,13 @@ def test_terms_of_tokens_and_their_gradients_are_those_of_a_softmax(count):
     mean = torch.where(x < 0, 0, params[..., 1:].log_softmax(-1).mean(-1))
     value, stop = plain.log_prob_parts(x)
     wanted = torch.stack([value, mean, stop])
-    found = torch.stack(Ending(Tokens(count))(params).terms(x))
+    terms = Ending(Tokens(count))(params).terms(x)
+    found = torch.stack(terms)
     torch.testing.assert_close(found, wanted)
-    gradients = [torch.autograd.grad((own * weights).sum(), params)[0] for own in (found, wanted)]
-    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-12, atol=1e-14)
+    # All terms, and one term with the others unused.
+    for own, other in ((found * weights, wanted * weights), *zip(terms, wanted, strict=True)):
+        gradients = [torch.autograd.grad(term.sum(), params, retain_graph=True)[0] for term in (own, other)]
+        torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-12, atol=1e-14)
 
 
 def test_a_distribution_of_tokens_is_a_categorical_one():

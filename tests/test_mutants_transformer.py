@@ -12,7 +12,6 @@ import torch
 import test_models_transformer as tests
 import test_tasks_beam as beams
 from seriatim import autoregressive, vocabulary
-from seriatim.ending import TokenOrEnd
 from seriatim.heads import Categorical, Tokens
 from seriatim.layers import (
     CrossAttention,
@@ -143,16 +142,16 @@ def keys_written_in_place_with_gradients_on(model, monkeypatch):
 @mutant("transformer_learned_tokens", "gradients")
 def gradient_of_tokens_lost(model, monkeypatch):
     terms = vocabulary.token_terms
-    monkeypatch.setattr(vocabulary, "token_terms", lambda params, *given: terms(params.detach(), *given))
+    monkeypatch.setattr(vocabulary, "token_terms", lambda params, *given, **options: terms(params.detach(), *given))
 
 
 @mutant("transformer_source", "normalisation", "sample_law")
 def token_before_the_one_meant(model, monkeypatch):
-    def shifted(self, value):
-        before = (self.head.filled(value) - 1).clamp_min(0)
-        return vocabulary.token_terms(self.params, before, self.head.ended(value))
+    def before(params, value, ended=None, *, mean=False):
+        return terms(params, (value - 1).clamp_min(0), ended)
 
-    monkeypatch.setattr(TokenOrEnd, "terms", shifted)
+    terms = vocabulary.token_terms
+    monkeypatch.setattr(vocabulary, "token_terms", before)
 
 
 @pytest.mark.parametrize("name", MUTANTS)

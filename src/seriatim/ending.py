@@ -211,12 +211,13 @@ class TokenOrEnd(ValueOrEnd):
         super().__init__(head, params[..., 0], values)
         self.params = params
 
-    def terms(self, value: Tensor) -> tuple[Tensor, ...]:
+    def terms(self, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return log p of the values, the mean of log p over all K values, both 0 for the end, and log p of the end."""
-        return vocabulary.token_terms(self.params, self.head.filled(value), self.head.ended(value))
+        return vocabulary.token_terms(self.params, self.head.filled(value), self.head.ended(value), mean=True)
 
     def log_prob_parts(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        log_value, _, log_stop = self.terms(value)
+        ended = self.head.ended(value)
+        log_value, _, log_stop = vocabulary.token_terms(self.params, self.head.filled(value), ended)
         return log_value, log_stop
 
 

@@ -39,32 +39,36 @@ class Tokens(Categorical):
         return Tokens(self.params.expand(*batch_shape, -1))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return self.terms(value)[0]
+        return token_terms(self.params, value)[0]
 
     def terms(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Return log p of the values, and the mean of log p over all K values, which smoothed labels ask for."""
-        terms = token_terms(self.params, value, None)
-        return terms[0], terms[1]
+        log_p, mean, _ = token_terms(self.params, value, mean=True)
+        return log_p, mean
 
 
-def token_terms(params: Tensor, value: Tensor, ended: Tensor | None) -> tuple[Tensor, ...]:
+def token_terms(
+    params: Tensor, value: Tensor, ended: Tensor | None = None, *, mean: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return log softmax(a) at the values, its mean over all K values, and of sequences that end log p of the end.
 
     Args:
         params: (..., K) numbers a; (..., 1 + K) with s before them where `ended` is given.
         value: (...) codes 0..K-1.
         ended: (...) where the value is the end, with probability sigmoid(s); the other terms are 0 there.
+        mean: whether the mean is wanted; if not, and of what has no end, zeros stand for what is not there.
 
     Example:
         >>> a = torch.zeros(2, 5)
-        >>> [t.exp() for t in token_terms(a, torch.tensor([1, 0]), torch.tensor([False, True]))]
+        >>> terms = token_terms(a, torch.tensor([1, 0]), torch.tensor([False, True]), mean=True)
+        >>> [t.exp() for t in terms]
         [tensor([0.2500, 1.0000]), tensor([0.2500, 1.0000]), tensor([0.5000, 0.5000])]
     """
     shape = broadcast(value.shape, params.shape[:-1])
     flags = None if ended is None else ended.expand(shape).flatten()
     flat = params.expand(*shape, -1).reshape(-1, params.shape[-1])
-    terms: tuple[Tensor, ...] = _TokenTerms.apply(flat, value.long().expand(shape).flatten(), flags)
-    return tuple(term.reshape(shape) for term in terms)
+    log_p, average, stop = _TokenTerms.apply(flat, value.long().expand(shape).flatten(), flags, mean)
+    return log_p.reshape(shape), average.reshape(shape), stop.reshape(shape)
 
 
 class _TokenTerms(torch.autograd.Function):
@@ -75,35 +79,52 @@ class _TokenTerms(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, params: Tensor, value: Tensor, ended: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, params: Tensor, value: Tensor, ended: Tensor | None, mean: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         first = 0 if ended is None else 1
-        normaliser, mean = (torch.empty(len(params), dtype=_accurate(params), device=params.device) for _ in range(2))
+        normaliser, average, stop = torch.zeros(3, len(params), dtype=_accurate(params), device=params.device)
         for rows in _row_blocks(params):
             block = params[rows, first:].to(normaliser.dtype)
-            normaliser[rows], mean[rows] = block.logsumexp(-1), block.mean(-1)
+            normaliser[rows] = block.logsumexp(-1)
+            if mean:
+                average[rows] = block.mean(-1) - normaliser[rows]
         ctx.save_for_backward(params, value, ended, normaliser)
-        log_p, mean = params.gather(1, value[:, None] + first)[:, 0] - normaliser, mean - normaliser
+        ctx.set_materialize_grads(False)  # None for what is not used
+        log_p = params.gather(1, value[:, None] + first)[:, 0] - normaliser
         if ended is None:
-            return log_p, mean
-        stop = params[:, 0].to(log_p.dtype)
-        return log_p.masked_fill(ended, 0), mean.masked_fill(ended, 0), F.logsigmoid(torch.where(ended, stop, -stop))
+            return log_p, average, stop
+        stop = params[:, 0].to(normaliser.dtype)
+        return log_p.masked_fill(ended, 0), average.masked_fill(ended, 0), F.logsigmoid(stop.where(ended, -stop))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(
+        ctx: Any, of_value: Tensor | None, of_mean: Tensor | None, of_stop: Tensor | None
+    ) -> tuple[Tensor, None, None, None]:
         params, value, ended, normaliser = ctx.saved_tensors
-        first, count = (0, params.shape[1]) if ended is None else (1, params.shape[1] - 1)
-        log_p, mean = grads[:2] if ended is None else (grad.masked_fill(ended, 0) for grad in grads[:2])
-        total = torch.empty_like(params)
+        first, total = 0 if ended is None else 1, torch.empty_like(params)
+        chosen = torch.zeros_like(normaliser) if of_value is None else of_value
+        spread = None if of_mean is None else of_mean / (params.shape[1] - first)
+        if ended is not None:
+            chosen = chosen.masked_fill(ended, 0)
+            spread = None if spread is None else spread.masked_fill(ended, 0)
+        falling = -chosen if spread is None else -chosen - spread * (params.shape[1] - first)
+        in_place = total.dtype is normaliser.dtype
         for rows in _row_blocks(params):
-            p = (params[rows, first:].to(normaliser.dtype) - normaliser[rows, None]).exp_()
-            p.mul_(-(log_p + mean)[rows, None]).add_(mean[rows, None] / count)
-            p.scatter_add_(1, value[rows, None], log_p[rows, None])
-            total[rows, first:] = p
+            out = total[rows, first:]
+            p = torch.sub(params[rows, first:], normaliser[rows, None], out=out if in_place else None)
+            p.exp_().mul_(falling[rows, None])
+            if spread is not None:
+                p.add_(spread[rows, None])
+            p.scatter_add_(1, value[rows, None], chosen[rows, None])
+            if not in_place:
+                out.copy_(p)
         if ended is not None:
             stop = params[:, 0].to(normaliser.dtype)
-            total[:, 0] = grads[2] * torch.where(ended, torch.sigmoid(-stop), -torch.sigmoid(stop))
-        return total, None, None
+            slope = torch.sigmoid(-stop).where(ended, -torch.sigmoid(stop))
+            total[:, 0] = 0 if of_stop is None else of_stop * slope
+        return total, None, None, None
 
 
 def _accurate(params: Tensor) -> torch.dtype:
