@@ -212,8 +212,12 @@ def test_samples_do_not_depend_on_batches(ensemble):
 def test_generate_samples_by_the_engine_asked_for(ensemble):
     model = roughened(OrderAgnosticMADE((5,), hidden_features=(8,)))
     source = model.ensemble(3) if ensemble else model
-    torch.testing.assert_close(generate(source, 5, seed=3, engine="reference"), generate(source, 5, seed=3))
-    with pytest.raises(ValueError, match="sampled natively"):
+    reference = generate(source, 5, seed=3, engine="reference")
+    for engine in ("auto", "native"):
+        torch.testing.assert_close(generate(source, 5, seed=3, engine=engine), reference)
+    model = model.double()
+    source = model.ensemble(3) if ensemble else model
+    with pytest.raises(ValueError, match="sampled natively, but the tape is float32"):
         generate(source, 5, seed=3, engine="native")
 
 

@@ -280,11 +280,11 @@ def _write_csv(run: Run, made: list[Made], out: Path) -> None:
 
 def _write_values(run: Run, made: list[Made], out: Path) -> None:
     """Write the values of all sequences end to end, and their lengths."""
-    parts = {"values": np.concatenate([one.values for one in made]), "lengths": [len(one.values) for one in made]}
+    values, lengths = np.concatenate([one.values for one in made]), np.array([len(one.values) for one in made])
 
     def write(file: Path) -> None:
         with open(file, "wb") as stream:
-            np.savez_compressed(stream, **parts)
+            np.savez_compressed(stream, values=values, lengths=lengths)
 
     write_file(out, write)
 
