@@ -10,6 +10,7 @@ import math
 import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,7 @@ def work(tmp_path_factory):
     made(folder, "text", GRU, "text.txt", tokens="characters")
     made(folder, "bytes", GRU, "text.txt")
     made(folder, "lines", GRU, "text.txt", lines=True)
+    made(folder, "words", GRU, "text.txt", lines=True, tokens="characters")
     pattern = {"pattern": "{digit}_{speaker}_{_take}"}
     made(folder, "clips-run", WAVENET, "clips", context="labels", **pattern)
     made(folder, "sound", WAVENET, "long.wav")
@@ -132,6 +134,10 @@ def test_clips_of_a_folder_take_their_labels_from_their_names(work):
     assert float(lines[0]["seconds"]) == 110 / RATE
     (alone,) = score(work / "clips-run", work / "clips" / "0_ann_3.wav")
     assert alone == lines[0]
+    (strange := work / "strange").mkdir()
+    (strange / "7_eve_1.wav").write_bytes((work / "clips" / "0_ann_3.wav").read_bytes())
+    refused("score", work / "clips-run", strange, words=["--context", "got none", "digit among 0, 1, 2, got 7"])
+    assert score(work / "clips-run", strange, "--context", "digit=0,speaker=ann")[0]["samples"] == alone["samples"]
     given = ["--context", "speaker=bob,digit=2"]
     assert score(work / "clips-run", work / "clips", *given)[1]["log_prob_nats"] != alone["log_prob_nats"]
     own = score(work / "clips-run", work / "clips", "--split", "test")
@@ -149,6 +155,10 @@ def test_sound_in_blocks_costs_what_it_costs_whole(work, tmp_path, monkeypatch):
     samples, _ = read_audio(work / "long.wav")
     codes = runs.load(work / "sound").codec.encode(samples)
     np.testing.assert_allclose(terms, direct(work / "sound", codes).values[0], atol=1e-4)
+    ok("score", work / "sound", work / "long.wav", "--per-value", tmp_path / "v.csv")
+    rows = rows_of((tmp_path / "v.csv").read_text())
+    assert [int(row["value"]) for row in rows] == codes.tolist()
+    assert [int(row["sample"]) for row in rows] == [*range(3000)]
     write_audio(tmp_path / "fast.wav", resample(samples, RATE, 3 * RATE), 3 * RATE)
     (other,) = score(work / "sound", tmp_path / "fast.wav")
     assert other["samples"] == line["samples"]  # at the rate of the model
@@ -247,13 +257,16 @@ def test_explaining_text_gives_places_a_page_and_all_bits(work, tmp_path):
 def test_explaining_sound_and_music_draws_a_picture(work, tmp_path):
     result = ok("explain", work / "clips-run", work / "clips", "--out", tmp_path / "s.png")
     assert Image.open(tmp_path / "s.png").size[0] == 1440
-    assert "drawn: sequence" in result.stderr
+    costs = [float(line["bits_per_sample"]) for line in score(work / "clips-run", work / "clips")]
+    assert f"drawn: sequence {np.argmax(costs)} (" in result.stderr
     places = rows_of(result.stdout)
     assert list(places[0]) == ["sequence", "from_seconds", "to_seconds", "mean_bits"]
-    costs = [float(place["mean_bits"]) for place in places]
-    assert costs == sorted(costs, reverse=True)
+    means = [float(place["mean_bits"]) for place in places]
+    assert means == sorted(means, reverse=True)
     ok("explain", work / "clips-run", work / "clips", "--sequence", 1, "--out", tmp_path / "one.npy")
     assert len(np.load(tmp_path / "one.npy")) == 80 + 10 * 3  # 0_ann_3.wav
+    ok("explain", work / "clips-run", work / "clips", "--sequence", 19, "--out", tmp_path / "last.npy")
+    assert np.load(tmp_path / "last.npy").mean() == pytest.approx(costs[19], rel=1e-4)  # with its own labels
     ok("explain", work / "music", work / "rolls.npz", "--rows", 2, "--out", tmp_path / "m.svg")
     assert "notes; those of 6 bits or more stand out" in (tmp_path / "m.svg").read_text()
     (first, *_) = rows_of(ok("explain", work / "music", work / "rolls.npz", "--rows", 2).stdout)
@@ -288,6 +301,11 @@ def test_evaluate_tells_bits_ends_and_baselines(work):
     assert found["unit"] == "sample"
     assert [b["name"] for b in found["baselines"]] == ["unigram", "previous", "zlib", "xz", "flac"]
     assert all(b["bits_per_value"] > 0 for b in found["baselines"])
+    text = json.loads(ok("evaluate", work / "text", "--json").stdout)
+    raw = runs.load(work / "text").codec.decode(load(work / "text.txt", tokens="characters").test[0]).encode()
+    zlibs = next(b["bits_per_value"] for b in text["baselines"] if b["name"] == "zlib")
+    assert zlibs == pytest.approx(8 * len(zlib.compress(raw, 9)) / text["num_values"])
+    assert text["num_bytes"] == len(raw)
     text = ok("evaluate", work / "text").stdout
     assert re.search(r"bits per character +bits per byte", text)
     assert "perplexity: " in text
@@ -346,9 +364,11 @@ def test_wrong_files_are_refused_by_kind_and_place(work, tmp_path):
     refused("score", music, work / "room.csv", words=["piano roll", "room.csv"])
     refused("score", series, work / "long.wav", words=["long.wav", ".csv"])
     refused("score", sound, tmp_path, words=["sound file", str(tmp_path)])
+    refused("score", sound, "tinyshakespeare", words=["sound file", "model of sound", "the set tinyshakespeare"])
     refused("score", text, tmp_path / "none.txt", words=["none.txt", "no such file"])
     (tmp_path / "odd.txt").write_text("To be\nor # not")
     refused("score", text, tmp_path / "odd.txt", words=["odd.txt", "'#' (U+0023) at line 2, character 4"])
+    refused("score", work / "words", tmp_path / "odd.txt", words=["odd.txt", "'#' (U+0023) at line 2, character 4"])
     (tmp_path / "raw.txt").write_bytes(b"To be\n\xff")
     refused("score", text, tmp_path / "raw.txt", words=["raw.txt, line 2", "UTF-8", "0xff"])
     (tmp_path / "odd.wav").write_bytes((work / "long.wav").read_bytes()[:500])

@@ -210,7 +210,8 @@ def _music_table(run: Run, own: Explained, _: float | None) -> Table:
 
 def _series_table(run: Run, own: Explained, threshold: float | None) -> Table:
     found: list[Stretch] = stretches(own.bits[0], math.inf if threshold is None else threshold, MERGE)
-    say(f"anomalous: {len(found)} stretches of steps above {threshold:.4f} bits, up to {MERGE} others within")
+    several = "stretch" if len(found) == 1 else "stretches"
+    say(f"anomalous: {len(found)} {several} of steps above {threshold:.4f} bits, up to {MERGE} others within")
     times = own.rows.times
     header = ["first_step", "last_step", "steps", "mean_bits", *(["first_time", "last_time"] if times else [])]
     rows: list[Sequence[Any]] = []

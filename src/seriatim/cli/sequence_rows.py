@@ -38,6 +38,7 @@ class SequenceRows:
         names: what each is called: a file, a line, or its number.
         source: where they are from.
         labels: (N, A) the number of each attribute's value, where they are known.
+        unlabelled: why there are no labels, where something tells of them that the model does not know.
         sources: the sequence that each is conditioned on, in a model of pairs.
         times: of a series, when each step was, where the file says it.
     """
@@ -46,6 +47,7 @@ class SequenceRows:
     names: list[str]
     source: str
     labels: np.ndarray | None = None
+    unlabelled: str = ""
     sources: list[np.ndarray] | None = None
     times: list[str] | None = None
 
@@ -138,7 +140,7 @@ def rows_of(data: Sequences, split: str) -> SequenceRows:
         [str(number) for number in range(len(own))],
         f"{data.name}, {split}",
         None if data.labels is None else data.labels[split],
-        None if data.sources is None else list(data.sources[split]),
+        sources=None if data.sources is None else list(data.sources[split]),
     )
 
 
@@ -206,9 +208,12 @@ def _of_named(run: Run, name: str, split: str) -> SequenceRows:
     try:
         data = data_module.load(config.source, **config.load_options)
     except ValueError as error:
-        raise UserError(f"{name}: expected {_wanted(codec)}: {error}") from None
+        if "expected none of" not in str(error):  # what is not an option of sets of another kind
+            raise
+        data = None
     if not isinstance(data, Sequences) or kind_of(data.codec) != kind_of(codec):
-        raise UserError(f"FILE: expected {_wanted(codec)}, got the named set {name}")
+        kind = kind_of(codec)
+        raise UserError(f"FILE: expected {_wanted(codec)}, for {run.path} is a model of {kind}, got the set {name}")
     rows = rows_of(data, split)
     if isinstance(codec, TextCodec) and data.codec is not None:
         decode = data.codec.decode
@@ -216,21 +221,27 @@ def _of_named(run: Run, name: str, split: str) -> SequenceRows:
         if rows.sources is not None and run.model.source_codec is not None and data.source_codec is not None:
             given = [data.source_codec.decode(own) for own in rows.sources]
             rows = replace(rows, sources=[_encoded(run.model.source_codec, own, name) for own in given])
-    return replace(rows, labels=_labels(run, data, split))
+    if data.labels is None:
+        return rows
+    names = list(data.attributes)
+    told = [
+        {name: data.attributes[name][number] for name, number in zip(names, own, strict=True)}
+        for own in data.labels[split]
+    ]
+    labels, unlabelled = _labels(run, told)
+    return replace(rows, labels=labels, unlabelled=unlabelled)
 
 
-def _labels(run: Run, data: Sequences, split: str) -> np.ndarray | None:
-    """The numbers of the attributes as the model counts them, of a data set that counts in its own way."""
+def _labels(run: Run, told: list[dict[str, str]]) -> tuple[np.ndarray | None, str]:
+    """The numbers of the attributes that are told of each sequence, or why the model does not know them."""
     encoder = run.model.encoder
-    if not isinstance(encoder, Attributes) or data.labels is None or set(encoder.attributes) - set(data.attributes):
-        return None
-    columns = []
-    for name, known in encoder.attributes.items():
-        own, place = data.attributes[name], list(data.attributes).index(name)
-        if unknown := [value for value in own if value not in known]:
-            raise UserError(f"{data.name}: expected {name} among {', '.join(known)}, got {unknown[0]}")
-        columns.append(np.array([known.index(value) for value in own])[data.labels[split][:, place]])
-    return np.stack(columns, axis=1)
+    if not isinstance(encoder, Attributes) or not told or set(encoder.attributes) - set(told[0]):
+        return None, ""
+    try:
+        rows = [encoder.numbers({name: own[name] for name in encoder.attributes}).numpy() for own in told]
+    except ValueError as error:
+        return None, str(error).removeprefix("context: ")
+    return np.stack(rows), ""
 
 
 def _of_text(run: Run, source: str) -> SequenceRows:
@@ -285,36 +296,25 @@ def sound_paths(run: Run, path: Path) -> list[Path]:
     return files
 
 
-def sound_labels(run: Run, path: Path, files: list[Path]) -> np.ndarray | None:
-    """Return what the names of files tell of the attributes of a run's model, as the run's own pattern reads them.
-
-    Raises:
-        UserError: a value that the model does not know.
+def sound_labels(run: Run, path: Path, files: list[Path]) -> tuple[np.ndarray | None, str]:
+    """Return what the names of files tell of the attributes of a run's model, as the run's own pattern reads them, or
+    why it tells nothing.
     """
-    encoder, pattern = run.model.encoder, None if run.settings is None else run.settings.data.pattern
-    if not isinstance(encoder, Attributes) or (pattern is None and not path.is_dir()):
-        return None
+    pattern = None if run.settings is None else run.settings.data.pattern
+    if not isinstance(run.model.encoder, Attributes) or (pattern is None and not path.is_dir()):
+        return None, ""
     try:
         names, values = attributes_of(path if path.is_dir() else path.parent, files, pattern)
-    except ValueError:
-        return None  # other names; the context is asked for where none is given
-    if set(encoder.attributes) - set(names):
-        return None
-    rows = []
-    for file, own in zip(files, values, strict=True):
-        told = dict(zip(names, own, strict=True))
-        try:
-            rows.append(encoder.numbers({name: told[name] for name in encoder.attributes}).numpy())
-        except ValueError as error:
-            raise UserError(f"{file}: {str(error).removeprefix('context: ')}; --context says what it is") from None
-    return np.stack(rows)
+    except ValueError as error:
+        return None, str(error)
+    return _labels(run, [dict(zip(names, own, strict=True)) for own in values])
 
 
 def _of_sound(run: Run, path: Path) -> SequenceRows:
     files = sound_paths(run, path)
     values = [np.concatenate([*data_module.read_blocks(file, run.model.codec)]) for file in files]
     names = [file.relative_to(path).as_posix() if path.is_dir() else file.name for file in files]
-    return SequenceRows(values, names, str(path), sound_labels(run, path, files))
+    return SequenceRows(values, names, str(path), *sound_labels(run, path, files))
 
 
 def _of_rolls(run: Run, path: Path, split: str) -> SequenceRows:
@@ -368,7 +368,8 @@ def contexts_of(run: Run, given: str | None, rows: SequenceRows) -> Tensor | Non
         return _padded(rows.sources)
     if isinstance(encoder, Attributes) and rows.labels is not None:
         return torch.as_tensor(rows.labels)
-    raise UserError(f"--context: expected {_asked(encoder)}, for {run.path} is conditional, got none")
+    why = f": {rows.unlabelled}" if rows.unlabelled else ""
+    raise UserError(f"--context: expected {_asked(encoder)}, for {run.path} is conditional, got none{why}")
 
 
 def context_of(run: Run, given: str | None) -> Tensor | None:

@@ -118,7 +118,7 @@ def scored(
     if kind_of(run.model.codec) == "sound" and not own and file not in data_module.NAMED and Path(file).exists():
         paths = sound_paths(run, Path(file))
         names = [path.relative_to(file).as_posix() if Path(file).is_dir() else path.name for path in paths]
-        rows = SequenceRows([np.zeros(0)] * len(paths), names, file, sound_labels(run, Path(file), paths))
+        rows = SequenceRows([np.zeros(0)] * len(paths), names, file, *sound_labels(run, Path(file), paths))
         return names, _of_files(run, paths, contexts_of(run, context, rows), batch_size)
     rows = read_sequences(run, file, split)
     found = surprise_of(run, rows, contexts_of(run, context, rows), batch_size)
