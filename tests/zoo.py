@@ -397,7 +397,7 @@ ZOO: dict[str, Callable[[], Made]] = {
     ),
     # Transformers: each kind of position, both places of the norm, alone and with a source, images, chords.
     "transformer_permuted": _entry(
-        lambda: models.Transformer((5,), norm="pre", dropout=0.2, **TRANSFORMER, order=Order((5,), [3, 1, 4, 0, 2]))
+        lambda: models.Transformer((5,), norm="pre", dropout=0.05, **TRANSFORMER, order=Order((5,), [3, 1, 4, 0, 2]))
     ),
     "transformer_ending_tied": _entry(
         lambda: models.Transformer(
