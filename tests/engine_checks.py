@@ -80,7 +80,10 @@ def changed(program: engine.Program, op: int, column: int, number: int, which: i
 
 def caught(p: Autoregressive, program: engine.Program, wanted: Tensor, tolerance: float = 1e-5) -> bool:
     """Whether the samples of a program with a bug differ from those wanted, or their log p."""
-    samples = engine.start(p, torch.arange(len(wanted)), SEED, program).advance(p.order.length, log_probs=True)
+    try:
+        samples = engine.start(p, torch.arange(len(wanted)), SEED, program).advance(p.order.length, log_probs=True)
+    except ValueError:  # memory read at the wrong place may hold no numbers
+        return True
     try:
         close(samples.values, p.order.to_positions(wanted), tolerance)
         close(samples.log_probs, terms_of(p, wanted), 1e-4)
