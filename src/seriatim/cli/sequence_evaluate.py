@@ -92,9 +92,11 @@ class SequenceScore:
         width = max([len(name), *(len(b.name) for b in self.baselines)])
         low, high = self.bits_interval
         columns = [f"nats per {unit}", f"bits per {unit}"] + ([] if size is None else ["bits per byte"])
+        drawn = f"the interval is a {found.confidence:.0%} bootstrap over {self.drawn}"
+        several = high > low  # else all is one block, and there is nothing to draw
         lines = [
-            f"{self.rows.source}: {count:,} sequence{'s' if count > 1 else ''} of {self.num_values:,} {unit}s; the "
-            f"interval is a {found.confidence:.0%} bootstrap over {self.drawn}",
+            f"{self.rows.source}: {count:,} sequence{'s' if count > 1 else ''} of {self.num_values:,} {unit}s; "
+            f"{drawn if several else 'too few for an interval'}",
             "  ".join([f"{'':<{width}}", *columns]),
         ]
 
@@ -107,7 +109,7 @@ class SequenceScore:
             ]
             return "  ".join([f"{name:<{width}}", *cells, detail])
 
-        lines.append(line(name, found.nats, f"[{low:.4f}, {high:.4f}] bits"))
+        lines.append(line(name, found.nats, f"[{low:.4f}, {high:.4f}] bits" if several else "").rstrip())
         ordered = sorted(self.baselines, key=lambda b: (b.nats is None, b.nats))
         lines += [line(b.name, b.nats, b.detail) for b in ordered]
         return "\n".join([*lines, *self.notes()])
