@@ -344,6 +344,7 @@ def test_the_report_shows_what_there_is_to_hear_see_and_read(work, tmp_path, run
     assert not re.search(r'(src|href)="(?!data:)', html)
     if run == "clips-run":
         assert html.count("<audio") == 2 * 3 + 2
+        assert html.count("grid-column-start:1") == 1  # samples begin on a line of their own
         assert re.search(r"receptive field</dt>\s*<dd>9 samples, 0.0045 seconds", html)
 
 

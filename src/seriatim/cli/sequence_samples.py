@@ -109,7 +109,9 @@ def _shown(run: Run, data: Sequences, kind: str) -> tuple[SequenceRows, list[str
         encoder, labels = run.model.encoder, rows.labels
         first = [np.flatnonzero(labels[:, 0] == value) for value in range(encoder.sizes[0])][:_MOST_LABELS]
         # Other attributes take turns too, as far as the data go.
-        own = [int(places[(k * 7) % len(places)]) for k, places in enumerate(first) if len(places)]
+        own = [
+            int(places[(2 * k + 1) * len(places) // (2 * len(first))]) for k, places in enumerate(first) if len(places)
+        ]
         named = [
             ", ".join(f"{name} {values[labels[i, a]]}" for a, (name, values) in enumerate(encoder.attributes.items()))
             for i in own

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import wave
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -227,12 +227,13 @@ def surprise_figure(samples: np.ndarray, bits: np.ndarray, rate: int, *, window:
     return figure
 
 
-def clips(items: Sequence[tuple[str, np.ndarray]], rate: int) -> Markup:
+def clips(items: Sequence[tuple[str, np.ndarray]], rate: int, *, lines: Collection[int] = ()) -> Markup:
     """Return clips side by side, each a spectrogram over a player; time and loudness have one scale in all.
 
     Args:
         items: label and samples (T,) of each.
         rate: samples per second.
+        lines: numbers of those that begin a new line.
 
     Raises:
         ValueError: no clips, or as `player`.
@@ -248,10 +249,11 @@ def clips(items: Sequence[tuple[str, np.ndarray]], rate: int) -> Markup:
     found = [spectrogram(samples, rate, hop=_hop(longest / rate, 480)) for _, samples in items]
     loudest = max(float(decibels.max()) for decibels in found)
     shown = []
-    for (label, samples), decibels in zip(items, found, strict=True):
+    for number, ((label, samples), decibels) in enumerate(zip(items, found, strict=True)):
         uri = data_uri(png_bytes(spectrogram_picture(decibels, loudest)))
+        start = ' style="grid-column-start:1"' if number in lines else ""
         shown.append(
-            f'<div class="clip"><div class="strip"><img src="{uri}" alt="spectrogram, {escape(label)}" '
+            f'<div class="clip"{start}><div class="strip"><img src="{uri}" alt="spectrogram, {escape(label)}" '
             f'style="width:{100 * len(samples) / longest:.1f}%"></div>{player(samples, rate, label)}</div>'
         )
     scale = (

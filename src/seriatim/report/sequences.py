@@ -150,7 +150,7 @@ def sound_samples(real: Sequence[Example], sampled: Sequence[Example], rate: int
         2
     """
     items = [(f"{what}: {one.name}", np.asarray(one.raw)) for what, own in _both(real, sampled) for one in own]
-    return _samples([Html(clips(items, rate), caption)])
+    return _samples([Html(clips(items, rate, lines=[len(real)]), caption)])
 
 
 def roll_samples(
