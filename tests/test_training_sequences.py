@@ -12,12 +12,12 @@ from torch.nn import functional as F
 from seriatim.context import Labels
 from seriatim.data.sequences import Ragged, Sequences
 from seriatim.ending import Ending
-from seriatim.heads import Categorical, Normal
-from seriatim.models import GRU, LSTM, RNN, WaveNet
+from seriatim.heads import Categorical, Normal, Tokens
+from seriatim.models import GRU, LSTM, RNN, Transformer, WaveNet
 from seriatim.reading import Reading
 from seriatim.training import SequenceData, TrainConfig, train
 from seriatim.training.data import Batch, Part
-from seriatim.training.loss import Loss, mean_log_prob, value_log_prob
+from seriatim.training.loss import Loss, smoothing_terms
 from seriatim.training.sequences import Parts, in_lanes
 
 LENGTHS = [7, 1, 12, 3, 3, 9, 5, 2, 12, 4]
@@ -239,15 +239,32 @@ def test_smoothed_labels_are_minimised_and_not_reported():
 
 def test_smoothing_leaves_the_end_alone():
     conditional = Ending(Categorical(3))(torch.tensor([[[0.3, 1.0, 2.0, 0.5]]]))
-    x = torch.tensor([[1]])
-    assert float(mean_log_prob(conditional)) == pytest.approx(
-        float(F.log_softmax(torch.tensor([1.0, 2.0, 0.5]), 0).mean())
-    )
-    assert float(value_log_prob(conditional, x)) == pytest.approx(
-        float(F.log_softmax(torch.tensor([1.0, 2.0, 0.5]), 0)[1])
-    )
+    log_p = F.log_softmax(torch.tensor([1.0, 2.0, 0.5]), 0)
+    of_value, mean, of_end = smoothing_terms(conditional, torch.tensor([[1]]))
+    assert [float(of_value), float(mean)] == pytest.approx([float(log_p[1]), float(log_p.mean())])
+    assert float(of_end) == pytest.approx(float(F.logsigmoid(torch.tensor(-0.3))))
+    assert float(smoothing_terms(conditional, torch.tensor([[-1]]))[0]) == 0
     with pytest.raises(ValueError, match="label_smoothing: expected 0 for values that are no categories"):
-        mean_log_prob(Normal()(torch.zeros(1, 1, 2)))
+        smoothing_terms(Normal()(torch.zeros(1, 1, 2)), torch.zeros(1, 1))
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_tokens_are_smoothed_as_categories_are(ends):
+    """What `Tokens` computes together is the same loss, with the same gradients."""
+    found = []
+    for kind in (Categorical, Tokens):
+        torch.manual_seed(3)
+        sizes = {"hidden_features": 8, "num_layers": 1, "num_heads": 2}
+        model = Transformer((6,), Ending(kind(7)) if ends else kind(7), **sizes).double()
+        x = torch.tensor([[0, 1, 6, 3, 2], [5, 5, 1, 0, 0]])
+        lengths = torch.tensor([5, 3])
+        part = Part(lengths, lengths + ends, True)
+        batch = Batch(F.pad(x, (0, int(ends))), None, 2, int(lengths.sum()), part)
+        loss, nats = Loss(model, 0.2).parts(batch)
+        loss.backward()
+        found.append((loss.detach(), nats.detach(), [parameter.grad for parameter in model.parameters()]))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-9)
+    assert found[0][0] != found[0][1]
 
 
 def test_what_does_not_fit_is_refused():

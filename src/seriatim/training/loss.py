@@ -52,12 +52,12 @@ class Loss:
         if isinstance(self.model.head, Ending):
             x = x.masked_fill(self.model.head.spread(~values), self.model.head.mark)
         conditional = self._reading(batch).read(x)
-        nats = -torch.where(counted, conditional.log_prob(x), 0).sum()
         if not self.label_smoothing:
+            nats = -torch.where(counted, conditional.log_prob(x), 0).sum()
             return nats, nats
-        spread = torch.where(values, mean_log_prob(conditional), 0).sum()
-        kept = torch.where(values, value_log_prob(conditional, x), 0).sum()
-        return nats + self.label_smoothing * (kept - spread), nats
+        of_value, mean, of_end = smoothing_terms(conditional, x)
+        nats = -torch.where(counted, of_value + of_end, 0).sum()
+        return nats + self.label_smoothing * torch.where(values, of_value - mean, 0).sum(), nats
 
     def _reading(self, batch: Batch) -> Reading:
         assert batch.part is not None
@@ -71,27 +71,30 @@ class Loss:
         return self.reading
 
 
-def mean_log_prob(conditional: Any) -> Tensor:
-    """Return the mean of log p(k) over the K categories, batch shape.
+def smoothing_terms(conditional: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log p of the values, the mean of log p(k) over the K categories, and log p of ending or not; batch shape.
+
+    The first is 0 where x is the end, the last where no end is modelled. A distribution may have `terms(x)`, which
+    computes them together (`vocabulary.Tokens`).
 
     Raises:
         ValueError: values that are no categories.
 
     Example:
         >>> from seriatim.heads import Categorical
-        >>> mean_log_prob(Categorical(4)(torch.zeros(1, 2, 4)))
-        tensor([[-1.3863, -1.3863]])
+        >>> smoothing_terms(Categorical(4)(torch.zeros(1, 1, 4)), torch.tensor([[2]]))
+        (tensor([[-1.3863]]), tensor([[-1.3863]]), tensor([[0.]]))
     """
+    if hasattr(conditional, "terms"):
+        of_value, mean, *of_end = conditional.terms(x)
+        return of_value, mean, of_end[0] if of_end else torch.zeros_like(of_value)
     own = conditional.values if isinstance(conditional, ValueOrEnd) else conditional
     logits = getattr(own, "logits", None)
     if logits is None or logits.ndim != len(own.batch_shape) + 1:
         raise ValueError(f"label_smoothing: expected 0 for values that are no categories, got {type(own).__name__}")
-    return F.log_softmax(logits, dim=-1).mean(-1)
-
-
-def value_log_prob(conditional: Any, x: Tensor) -> Tensor:
-    """Return log p of the values without the terms of the end, batch shape; 0 where x is the end."""
+    mean = F.log_softmax(logits, dim=-1).mean(-1)
     if isinstance(conditional, ValueOrEnd):
-        return conditional.log_prob_parts(x)[0]
-    own: Tensor = conditional.log_prob(x)
-    return own
+        of_value, stop = conditional.log_prob_parts(x)
+        return of_value, mean, stop
+    of_value = conditional.log_prob(x)
+    return of_value, mean, torch.zeros_like(of_value)
