@@ -16,7 +16,7 @@ from seriatim import engine
 from seriatim.autoregressive import Autoregressive, rollout
 from seriatim.causal import CausalSequential, Residual
 from seriatim.context import Labels, Vector
-from seriatim.engine import cpu
+from seriatim.engine import cpu, pace
 from seriatim.heads import Bernoulli, Categorical
 from seriatim.layers import GRU, LSTM, RNN, CausalConv1d, SelfAttention
 from seriatim.model import AutoregressiveModel
@@ -184,7 +184,7 @@ def test_rows_beyond_one_block(monkeypatch):
     p, rows = case(lstm), torch.arange(16)
     whole = native(p, rows)
     monkeypatch.setattr(cpu, "BLOCK_ROWS", 5)
-    monkeypatch.setattr(cpu, "_CHUNK", 100)
+    monkeypatch.setattr(pace, "CHUNK", 100)
     assert torch.equal(native(p, rows).values, whole.values)
 
 

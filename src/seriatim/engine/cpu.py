@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from types import ModuleType
 from typing import NamedTuple
@@ -12,10 +14,11 @@ import torch
 from torch import Tensor
 
 from seriatim.causal import State
+from seriatim.engine.pace import Pace
 from seriatim.engine.program import Program
 
 BLOCK_ROWS = 64  # rows that go through an instruction together: they share one read of the weights
-_CHUNK = 1024  # positions between two looks at Ctrl-C
+_TILE_ROWS = 4  # rows of the matrix product's block
 
 
 @cache
@@ -42,6 +45,9 @@ class Samples(NamedTuple):
 
 class Session:
     """Rows being sampled: their state arena and position, kept between calls.
+
+    Rows are cut into blocks for the threads of `torch.get_num_threads()` where there is enough to do; what is sampled
+    does not depend on how they are cut.
 
     Args:
         program: the lowered network and head.
@@ -71,6 +77,7 @@ class Session:
         self.program, self.seed, self.position = program, seed, position
         self.rows = rows.to("cpu", torch.int64).contiguous()
         self.state, self.memories = program.load(state, x, position), program.load_memories(state)
+        self._pace = Pace()
 
     def select(self, index: Tensor) -> None:
         """Keep some rows (B',), with repetition if wanted. A row takes its noise with it."""
@@ -91,43 +98,111 @@ class Session:
             raise RuntimeError("engine: expected numba, but it cannot be loaded")
         numbers = np.empty((len(self.rows), count, program.width))
         scores = np.zeros((len(self.rows), count if log_probs else 0))
-        for start in range(0, len(self.rows), BLOCK_ROWS):
-            block = slice(start, min(start + BLOCK_ROWS, len(self.rows)))
-            self._run(module, block, numbers[block], scores[block])
-        self.position += count
+        self._sample(module, numbers, scores)
         values = program.decode(torch.from_numpy(numbers), first)
         return Samples(values, torch.from_numpy(scores).float() if log_probs else None)
 
-    def _workspace_size(self) -> int:
-        """Return how many numbers attention and samplers work with."""
-        pairs = zip(self.program.memories, self.memories, strict=True)
-        sources = [int(rows[0, 1]) for memory, rows in pairs if memory.is_source]
-        return max(self.program.workspace_size, *sources, 1)
+    def _sample(self, module: ModuleType, numbers: np.ndarray, scores: np.ndarray) -> None:
+        """Sample as many positions as `numbers` has, chunk by chunk."""
+        num_rows, end = len(self.rows), self.position + numbers.shape[1]
+        blocks: dict[int, list[_Block]] = {}
+        while self.position < end and num_rows:
+            most = min(torch.get_num_threads(), num_rows)
+            threads, count = self._pace.plan(num_rows, end - self.position, most)
+            if threads not in blocks:
+                cuts = cut(num_rows, threads)
+                blocks[threads] = [_Block(self, module, rows, numbers, scores, end) for rows in cuts]
+            started = time.perf_counter()
+            _advance(blocks[threads], self.position, self.position + count, threads)
+            self._pace.learn(num_rows, threads, count, time.perf_counter() - started)
+            self.position += count
 
-    def _run(self, module: ModuleType, block: slice, numbers: np.ndarray, scores: np.ndarray) -> None:
-        program, rows = self.program, self.rows[block]
-        scratch, workspace = torch.empty(len(rows), program.scratch_size), np.empty(self._workspace_size())
+
+class _Block:
+    """Some rows of a session, and what the interpreter is told of them.
+
+    Args:
+        session: whose rows they are.
+        module: the compiled interpreter.
+        block: which rows.
+        numbers: (B, n, width) of all rows, where values go.
+        scores: (B, n) of all rows, or (B, 0).
+        end: the position after the last of `numbers`.
+    """
+
+    def __init__(
+        self, session: Session, module: ModuleType, block: slice, numbers: np.ndarray, scores: np.ndarray, end: int
+    ) -> None:
+        program, rows = session.program, session.rows[block]
+        self.module, self.rows, self.first = module, rows, end - numbers.shape[1]
+        self.numbers, self.scores = numbers[block], scores[block]
+        scratch, workspace = torch.empty(len(rows), program.scratch_size), np.empty(_workspace_size(session))
         num_cursors, num_clocks = len(program.cursors), len(program.spans) - 1
         memory = np.zeros(module.memory_size(num_cursors, num_clocks), np.int64)
-        own = [self.state[block], scratch, *(memory[block] for memory in self.memories)]
+        own = [session.state[block], scratch, *(memory[block] for memory in session.memories)]
         bases = np.array([program.weights.data_ptr(), *(rows.data_ptr() for rows in own)], np.int64)
         strides = np.array([0, *(rows.shape[1] for rows in own)], np.int64)
-        end = self.position + numbers.shape[1]
-        for start in range(self.position, end, _CHUNK):
-            done = start - self.position
-            arguments = (
-                *(program.code.data_ptr(), len(program.code), program.cursors.data_ptr(), program.spans.data_ptr()),
-                *(num_clocks, bases.ctypes.data, strides.ctypes.data, memory.ctypes.data, rows.data_ptr(), len(rows)),
-                *(self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF, start, min(start + _CHUNK, end)),
-                *(numbers.ctypes.data + 8 * program.width * done, numbers[0].size, program.width),
-                *(scores.ctypes.data + 8 * done if scores.size else 0, scores.shape[1], workspace.ctypes.data),
-            )
-            position, row = module.run(module.FINGERPRINT, *arguments)
-            if position == module.STALE:  # compiled from other sources, and found in the disk cache
-                module.run.recompile()
-                position, row = module.run(module.FINGERPRINT, *arguments)
-            if position != module.OK:
-                raise ValueError(
-                    f"parameters: expected finite numbers, got NaN or infinity at position {position}, "
-                    f"row {int(rows[row])}"
-                )
+        self.kept = program, own, workspace, memory, bases, strides  # as long as their addresses are in use
+        self.before = (
+            *(program.code.data_ptr(), len(program.code), program.cursors.data_ptr(), program.spans.data_ptr()),
+            *(num_clocks, bases.ctypes.data, strides.ctypes.data, memory.ctypes.data, rows.data_ptr(), len(rows)),
+            *(session.seed & 0xFFFFFFFF, (session.seed >> 32) & 0xFFFFFFFF),
+        )
+        self.workspace = workspace.ctypes.data
+
+    def advance(self, start: int, end: int) -> tuple[int, int] | None:
+        """Sample positions start .. end - 1; return the position and the row whose parameters are no distribution."""
+        done, numbers, scores = start - self.first, self.numbers, self.scores
+        width = numbers.shape[2]
+        arguments = (
+            *(*self.before, start, end, numbers.ctypes.data + 8 * width * done, numbers[0].size, width),
+            *(scores.ctypes.data + 8 * done if scores.size else 0, scores.shape[1], self.workspace),
+        )
+        position, row = self.module.run(self.module.FINGERPRINT, *arguments)
+        if position == self.module.STALE:  # compiled from other sources, and found in the disk cache
+            self.module.run.recompile()
+            position, row = self.module.run(self.module.FINGERPRINT, *arguments)
+        return None if position == self.module.OK else (position, int(self.rows[row]))
+
+
+def cut(num_rows: int, threads: int) -> list[slice]:
+    """Cut rows into equal blocks, as many for each thread, but of whole tiles where a block has more than half of one.
+
+    Example:
+        >>> cut(16, threads=2), cut(3, threads=2)
+        ([slice(0, 8, None), slice(8, 16, None)], [slice(0, 2, None), slice(2, 3, None)])
+    """
+    turns = max(1, -(-num_rows // (threads * BLOCK_ROWS)))
+    size = max(1, -(-num_rows // (threads * turns)))
+    if size > _TILE_ROWS // 2:
+        size = min(-(-size // _TILE_ROWS) * _TILE_ROWS, BLOCK_ROWS)
+    return [slice(start, min(start + size, num_rows)) for start in range(0, num_rows, size)]
+
+
+def _workspace_size(session: Session) -> int:
+    """Return how many numbers attention and samplers work with."""
+    pairs = zip(session.program.memories, session.memories, strict=True)
+    sources = [int(rows[0, 1]) for memory, rows in pairs if memory.is_source]
+    return max(session.program.workspace_size, *sources, 1)
+
+
+def _advance(blocks: list[_Block], start: int, end: int, threads: int) -> None:
+    """Sample positions start .. end - 1 of all blocks.
+
+    Raises:
+        ValueError: a position's parameters are NaN or infinite: the first position, and its first row.
+    """
+
+    def sample(share: list[_Block]) -> list[tuple[int, int] | None]:
+        return [block.advance(start, end) for block in share]
+
+    shares = [blocks[k::threads] for k in range(threads)]
+    if threads == 1:
+        found = sample(blocks)
+    else:
+        with ThreadPoolExecutor(threads - 1) as pool:
+            others = [pool.submit(sample, share) for share in shares[1:]]
+            found = sum((other.result() for other in others), sample(shares[0]))
+    if bad := [place for place in found if place is not None]:
+        position, row = min(bad, key=lambda place: place[0])
+        raise ValueError(f"parameters: expected finite numbers, got NaN or infinity at position {position}, row {row}")
