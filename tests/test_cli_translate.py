@@ -6,9 +6,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
-from seriatim.cli import app
+from seriatim.cli import app, translate
+from seriatim.cli.loading import open_run
 
 LETTERS = "abcd"
 
@@ -77,10 +79,139 @@ def test_a_limit_is_said(run):
     assert "cut at --max-length 1" in result.stderr or result.stdout == "\n"
 
 
+def texts_of(found):
+    return [target["target"] for line in found["lines"] for target in line["targets"]]
+
+
+def test_samples_are_of_the_model_and_depend_on_no_batch(run):
+    given = "abc\n\nd\nca\n"
+    options = ["--sample", "--num", 3, "--temperature", 1.5, "--json"]
+    found = json.loads(seriatim("translate", run, *options, "--seed", 4, given=given).stdout)
+    alone = json.loads(seriatim("translate", run, *options, "--seed", 4, "--batch-size", 1, given=given).stdout)
+    assert [len(line["targets"]) for line in found["lines"]] == [3, 0, 3, 3]
+    assert texts_of(found) == texts_of(alone)
+    assert len({*texts_of(found)}) > 3
+    other = json.loads(seriatim("translate", run, *options, "--seed", 5, given=given).stdout)
+    assert texts_of(other) != texts_of(found)
+    named = [(line["source"], target) for line in found["lines"] for target in line["targets"]]
+    source, sample = next(pair for pair in named if pair[1]["finished"])
+    total = scored(run, [source], [sample["target"]])["total_log_prob_nats"][0]
+    assert total == pytest.approx(sample["log_prob_nats"], abs=1e-3)
+    assert sample["log_q_nats"] != pytest.approx(sample["log_prob_nats"], abs=1e-3)
+
+
+def test_samples_of_the_most_probable_token_are_the_greedy_search(run):
+    given = "abc\nd\nbb\n"
+    greedy = seriatim("translate", run, "--beams", 1, given=given).stdout
+    assert seriatim("translate", run, "--sample", "--top-k", 1, given=given).stdout == greedy
+    lines = seriatim("translate", run, "--sample", "--top-k", 1, "--num", 2, given=given).stdout.splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["1", "1", "2", "2", "3", "3"]
+    assert lines[0] == lines[1]
+
+
+def test_a_source_that_is_too_long_is_cut_and_said(run):
+    result = seriatim("translate", run, "--max-source", 2, given="abc\nab\n")
+    assert result.stderr.splitlines()[0] == "line 1: a source of 3 characters, cut to --max-source 2"
+    first, second = result.stdout.splitlines()
+    assert first == second
+
+
+def test_lines_come_out_before_the_next_ones_are_read(run):
+    """What has come is translated at once; nothing waits for more lines, or for the end."""
+    own = open_run(run)
+    asked = []
+
+    def parts():
+        for part in (["abc", "d"], [""], ["ca", "bb", "a"]):
+            asked.append(part)
+            yield part
+
+    lines = translate.translated(own, parts(), translate.Search(1, 0.0, 1), translate.Limits(9, 5, 32))
+    assert [next(lines).number for _ in range(2)] == [1, 2]
+    assert asked == [["abc", "d"]]
+    assert [line.source for line in lines] == ["", "ca", "bb", "a"]
+
+
+def test_lines_are_cut_where_they_end(tmp_path, monkeypatch):
+    raw = "zwei\r\n\nÖl".encode() * 40000
+    (tmp_path / "long.txt").write_bytes(raw)
+    parts = list(translate.read_lines(str(tmp_path / "long.txt")))
+    assert len(parts) > 1
+    wanted = [line.rstrip("\r") for line in raw.decode().split("\n")]
+    assert [line for part in parts for line in part] == wanted
+
+
+# ---- pairs from two files
+
+
+def scored(run, sources, targets, *options):
+    folder = run.parent
+    for name, lines in (("a.txt", sources), ("b.txt", targets)):
+        (folder / name).write_text("".join(line + "\n" for line in lines))
+    files = ["--source", folder / "a.txt", "--target", folder / "b.txt"]
+    result = seriatim("score", run, *files, "--json", *options)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_two_files_score_as_one_of_pairs(run, tmp_path):
+    found = scored(run, ["abc", "", "d"], ["CBA", "", ""])
+    assert found["sequence"] == ["line 1", "line 3"]
+    assert found["characters"] == [3, 0]
+    (tmp_path / "pair.tsv").write_text("abc\tCBA\n")
+    other = json.loads(seriatim("score", run, tmp_path / "pair.tsv", "--json").stdout)
+    for name in ("log_prob_nats", "bits_per_character", "end_log_prob_nats", "total_log_prob_nats"):
+        assert other[name][0] == pytest.approx(found[name][0], abs=1e-4)
+    own = open_run(run).model
+    x = torch.tensor([*own.codec.encode("CBA").tolist(), -1])
+    total = own(torch.from_numpy(own.source_codec.encode("abc").astype("int64")), length=4).log_prob(x)
+    assert found["total_log_prob_nats"][0] == pytest.approx(total.item(), abs=1e-4)
+    assert found["total_log_prob_nats"][1] == found["end_log_prob_nats"][1] < 0
+
+
+@pytest.mark.parametrize(
+    "sources, targets, message",
+    [
+        ("ab\nc\n", "B\n", "b.txt: expected 2 lines as in "),
+        ("ab\n\n", "B\nC\n", "a.txt, line 2: expected a source, got an empty line"),
+        ("\n", "\n", "a.txt: expected pairs, got empty lines"),
+        ("ab\nxyz\n", "B\nC\n", "line 2, character 1"),
+        ("ab\n", "B", None),
+    ],
+)
+def test_pairs_that_do_not_fit_are_refused(run, tmp_path, sources, targets, message):
+    (tmp_path / "a.txt").write_text(sources)
+    (tmp_path / "b.txt").write_text(targets)
+    result = seriatim("score", run, "--source", tmp_path / "a.txt", "--target", tmp_path / "b.txt")
+    assert result.exit_code == (0 if message is None else 2), result.output
+    assert (message or "sequence,") in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "FILE: expected a file, or --source and --target, got none"),
+        (["--source", "a.txt"], "--target: expected the file of the targets beside --source"),
+        (["a.tsv", "--source", "a.txt", "--target", "b.txt"], "--source: expected none beside FILE a.tsv"),
+        (["a.tsv", "--target", "b.txt", "--split", "test"], "--split: expected none with --target"),
+        (["--source", "no.txt", "--target", "b.txt"], "--source: no.txt: no such file"),
+    ],
+)
+def test_files_that_do_not_belong_together_are_refused(run, arguments, message):
+    result = seriatim("score", run, *arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+
+
 @pytest.mark.parametrize(
     "arguments, given, message",
     [
         (["--n-best", 9], "a\n", "--n-best: expected 5 at most"),
+        (["--sample", "--n-best", 2], "a\n", "--n-best: expected none with --sample"),
+        (["--sample", "--beams", 2], "a\n", "--beams: expected none with --sample"),
+        (["--sample", "--temperature", 0], "a\n", "--temperature: expected a number above 0, got 0.0"),
+        (["--top-k", 3], "a\n", "expected --sample beside them"),
+        (["--num", 3], "a\n", "expected --sample beside them"),
         (["no.txt"], None, "FILE: no.txt: no such file"),
         ([], "a\nxyz\n", "line 2"),
         ([], b"a\n\xff\n", "line 2: expected UTF-8, got byte 0xff"),

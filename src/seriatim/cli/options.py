@@ -8,13 +8,17 @@ from typing import Annotated
 import typer
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or of a saved model.")]
-RowsArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="FILE",
-        help="Rows: .npy, .npz, .csv, .parquet, a folder of images, or a named set; sequences: a text (- is stdin), "
-        "sound or a folder of it, a piano roll, a table in time order.",
-    ),
+_ROWS = (
+    "Rows: .npy, .npz, .csv, .parquet, a folder of images, or a named set; sequences: a text (- is stdin), sound or a "
+    "folder of it, a piano roll, a table in time order."
+)
+RowsArgument = Annotated[str, typer.Argument(metavar="FILE", help=_ROWS)]
+RowsOrPairsArgument = Annotated[str | None, typer.Argument(metavar="FILE", help=f"{_ROWS} Of pairs or --source.")]
+SourceOption = Annotated[
+    str | None, typer.Option("--source", metavar="FILE", help="Of pairs, with --target: a source a line; - is stdin.")
+]
+TargetOption = Annotated[
+    str | None, typer.Option("--target", metavar="FILE", help="Of pairs: the targets, a line for each of the sources.")
 ]
 OutOption = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write here instead of stdout.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout.")]

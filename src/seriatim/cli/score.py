@@ -15,9 +15,11 @@ from seriatim.cli.options import (
     JsonOption,
     OrdersOption,
     OutOption,
-    RowsArgument,
+    RowsOrPairsArgument,
     RunArgument,
+    SourceOption,
     SplitOption,
+    TargetOption,
 )
 from seriatim.cli.output import csv_text, show_json, show_or_write
 
@@ -26,7 +28,9 @@ HEADER = ("row", "log_prob_nats", "bits_per_dim")
 
 def run(
     path: RunArgument,
-    file: RowsArgument,
+    file: RowsOrPairsArgument = None,
+    source: SourceOption = None,
+    target: TargetOption = None,
     split: SplitOption = None,
     out: OutOption = None,
     context: ContextOption = None,
@@ -40,21 +44,34 @@ def run(
 ) -> None:
     """Score each row of a file: log p in nats (higher is more normal) and bits per dimension, as CSV.
 
-    Of sequences: log p of the values of each, bits per value, and apart from it log p of ending where it ended.
+    Of sequences: log p of the values of each, bits per value, and apart from it log p of ending where it ended. Of
+    pairs: log p of each target given its source, from one file (source TAB target) or from two, --source and --target.
     """
     from seriatim.cli.loading import contexts, open_run, read_rows
+    from seriatim.cli.pairs import one_file
     from seriatim.cli.sequence_rows import of_sequences, refuse_orders
     from seriatim.tasks import bits_per_dim, evaluate
 
+    file = one_file(file, source, target)
     own = open_run(path, device)
     if of_sequences(own):
         from seriatim.cli.sequence_score import score_sequences
 
         refuse_orders(orders, own)
         score_sequences(
-            own, file, split=split, out=out, context=context, batch_size=batch_size, per_value=per_value, json=json
+            own,
+            file,
+            target=target,
+            split=split,
+            out=out,
+            context=context,
+            batch_size=batch_size,
+            per_value=per_value,
+            json=json,
         )
         return
+    if target is not None:
+        raise UserError(f"--target: expected a run of pairs, got one of rows: {path}")
     if per_value is not None:
         raise UserError("--per-value: expected a run of sequences, got one of rows: explain has the bits of each value")
     rows = read_rows(own, file, split)

@@ -217,10 +217,10 @@ def _of_named(run: Run, name: str, split: str) -> SequenceRows:
     rows = rows_of(data, split)
     if isinstance(codec, TextCodec) and data.codec is not None:
         decode = data.codec.decode
-        rows = replace(rows, values=[_encoded(codec, decode(own), name) for own in rows.values])
+        rows = replace(rows, values=[encoded(codec, decode(own), name) for own in rows.values])
         if rows.sources is not None and run.model.source_codec is not None and data.source_codec is not None:
             given = [data.source_codec.decode(own) for own in rows.sources]
-            rows = replace(rows, sources=[_encoded(run.model.source_codec, own, name) for own in given])
+            rows = replace(rows, sources=[encoded(run.model.source_codec, own, name) for own in given])
     if data.labels is None:
         return rows
     names = list(data.attributes)
@@ -253,24 +253,28 @@ def _of_text(run: Run, source: str) -> SequenceRows:
     if not raw:
         raise UserError(f"{name}: expected text, got nothing")
     if sources is None and not isinstance(run.model.head, Ending):
-        return SequenceRows([_encoded(codec, raw, name)], [name], name)
+        return SequenceRows([encoded(codec, raw, name)], [name], name)
     # Lines as in training: without their ends, empty ones left out.
     lines = [(number, line.removesuffix(b"\r")) for number, line in enumerate(raw.split(b"\n"), 1)]
     lines = [(number, line) for number, line in lines if line]
     names = [f"line {number}" for number, _ in lines]
     if sources is None:
-        return SequenceRows([_encoded(codec, line, name, n) for n, line in lines], names, name)
+        return SequenceRows([encoded(codec, line, name, n) for n, line in lines], names, name)
     pairs = [line.split(b"\t") for _, line in lines]
     for (number, line), fields in zip(lines, pairs, strict=True):
         if len(fields) != 2:
             raise UserError(f"{name}, line {number}: expected source TAB target, got {line[:60]!r}")
-    values = [_encoded(codec, target, name, n) for (n, _), (_, target) in zip(lines, pairs, strict=True)]
-    given = [_encoded(sources, own, name, n) for (n, _), (own, _) in zip(lines, pairs, strict=True)]
+    values = [encoded(codec, target, name, n) for (n, _), (_, target) in zip(lines, pairs, strict=True)]
+    given = [encoded(sources, own, name, n) for (n, _), (own, _) in zip(lines, pairs, strict=True)]
     return SequenceRows(values, names, name, sources=given)
 
 
-def _encoded(codec: Any, text: str | bytes, name: str, line: int | None = None) -> np.ndarray:
-    """The values of a text, or of one line of it."""
+def encoded(codec: Any, text: str | bytes, name: str, line: int | None = None) -> np.ndarray:
+    """Return the values of a text, or of one line of it.
+
+    Raises:
+        UserError: no UTF-8, or what the codec does not know; names the file and the place.
+    """
     try:
         if isinstance(text, bytes) and not isinstance(codec, data_module.Bytes):
             text = decode_text(text, name, hint=f"; this model reads {codec.unit}s of UTF-8")
@@ -365,7 +369,7 @@ def contexts_of(run: Run, given: str | None, rows: SequenceRows) -> Tensor | Non
         one = context_of(run, given)
         return None if one is None else one.expand(count, *one.shape)
     if isinstance(encoder, SourceEncoder) and rows.sources is not None:
-        return _padded(rows.sources)
+        return padded(rows.sources)
     if isinstance(encoder, Attributes) and rows.labels is not None:
         return torch.as_tensor(rows.labels)
     why = f": {rows.unlabelled}" if rows.unlabelled else ""
@@ -386,7 +390,7 @@ def context_of(run: Run, given: str | None) -> Tensor | None:
     if given is None:
         raise UserError(f"--context: expected {_asked(encoder)}, for {run.path} is conditional, got none")
     if isinstance(encoder, SourceEncoder):
-        return torch.from_numpy(_encoded(run.model.source_codec, given, "--context").astype(np.int64))
+        return torch.from_numpy(encoded(run.model.source_codec, given, "--context").astype(np.int64))
     if not isinstance(encoder, Attributes):
         raise UserError(f"--context: expected a model conditioned on labels or a source, got {encoder}")
     parts = [part.partition("=") for part in given.split(",")]
@@ -407,9 +411,9 @@ def _asked(encoder: Any) -> str:
     return "the text of a source" if isinstance(encoder, SourceEncoder) else "one"
 
 
-def _padded(sources: list[np.ndarray]) -> Tensor:
-    """Sources side by side, padded with -1."""
-    padded = np.full((len(sources), max(1, *map(len, sources))), -1, dtype=np.int64)
+def padded(sources: list[np.ndarray]) -> Tensor:
+    """Return sources (S_i,) side by side, (N, S), padded with -1."""
+    table = np.full((len(sources), max(1, *map(len, sources))), -1, dtype=np.int64)
     for row, own in enumerate(sources):
-        padded[row, : len(own)] = own
-    return torch.from_numpy(padded)
+        table[row, : len(own)] = own
+    return torch.from_numpy(table)

@@ -18,11 +18,11 @@ from seriatim import data as data_module
 from seriatim.cli.errors import UserError
 from seriatim.cli.loading import Run, same_source
 from seriatim.cli.output import csv_text, ending, say, show_json, show_or_write
+from seriatim.cli.pairs import given_sequences, of_pairs
 from seriatim.cli.sequence_rows import (
     SequenceRows,
     contexts_of,
     kind_of,
-    read_sequences,
     shown_values,
     sound_labels,
     sound_paths,
@@ -57,6 +57,7 @@ def score_sequences(
     run: Run,
     file: str,
     *,
+    target: str | None = None,
     split: str | None,
     out: Path | None,
     context: str | None,
@@ -67,7 +68,7 @@ def score_sequences(
     """Score each sequence of a file: one line each, and one number for each value where asked for."""
     if per_value is not None:
         ending(per_value, PER_VALUE, "--per-value")
-    names, pieces = scored(run, file, split, context, batch_size)
+    names, pieces = scored(run, file, split, context, batch_size, target=target)
     totals = np.zeros((len(names), 4))  # values, bytes, log p, log p of the end
     with _each_value(run, names, per_value) as add:
         for piece in pieces:
@@ -77,7 +78,8 @@ def score_sequences(
             add(piece)
     table = _table(run, names, totals)
     if json:
-        show_json({"run": str(run.path), "file": file, **table})
+        named = {"file": file} if target is None else {"source": file, "target": target}
+        show_json({"run": str(run.path), **named, **table})
         if out is None:
             return
     rows = zip(*table.values(), strict=True)
@@ -103,11 +105,13 @@ def _table(run: Run, names: list[str], totals: np.ndarray) -> dict[str, list[Any
         table["bits_per_byte"] = (-log_prob / np.maximum(1, sizes) / math.log(2)).tolist()
     if isinstance(run.model.head, Ending):
         table["end_log_prob_nats"] = ends.tolist()
+    if of_pairs(run):
+        table["total_log_prob_nats"] = (log_prob + ends).tolist()
     return table
 
 
 def scored(
-    run: Run, file: str, split: str | None, context: str | None, batch_size: int
+    run: Run, file: str, split: str | None, context: str | None, batch_size: int, *, target: str | None = None
 ) -> tuple[list[str], Iterator[Piece]]:
     """Return the names of the sequences of a file, and what they cost piece by piece.
 
@@ -115,12 +119,13 @@ def scored(
     with their length.
     """
     own = run.settings is not None and same_source(file, run.settings.data.source) and split is not None
-    if kind_of(run.model.codec) == "sound" and not own and file not in data_module.NAMED and Path(file).exists():
+    sound = kind_of(run.model.codec) == "sound" and target is None
+    if sound and not own and file not in data_module.NAMED and Path(file).exists():
         paths = sound_paths(run, Path(file))
         names = [path.relative_to(file).as_posix() if Path(file).is_dir() else path.name for path in paths]
         rows = SequenceRows([np.zeros(0)] * len(paths), names, file, *sound_labels(run, Path(file), paths))
         return names, _of_files(run, paths, contexts_of(run, context, rows), batch_size)
-    rows = read_sequences(run, file, split)
+    rows = given_sequences(run, file, target, split)
     found = surprise_of(run, rows, contexts_of(run, context, rows), batch_size)
     return rows.names, _of_surprise(found, rows.values, range(len(rows.values)))
 
