@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
+import sacrebleu
 import torch
 from typer.testing import CliRunner
 
 from seriatim.cli import app, translate
 from seriatim.cli.loading import open_run
+from seriatim.cli.pairs_evaluate import Agreement
 
 LETTERS = "abcd"
 
@@ -201,6 +204,56 @@ def test_files_that_do_not_belong_together_are_refused(run, arguments, message):
     result = seriatim("score", run, *arguments)
     assert result.exit_code == 2, result.output
     assert message in result.output
+
+
+# ---- how near the targets found are to those of the data
+
+
+def test_evaluate_compares_the_targets_found_with_those_of_the_data(run, tmp_path):
+    words = ["abc", "d", "ca", "bb", "dab"]
+    lines = seriatim("translate", run, "--beams", 1, given="\n".join(words) + "\n").stdout.splitlines()
+    references = [lines[0], "A", *lines[2:]]
+    for name, own in (("a.txt", words), ("b.txt", references)):
+        (tmp_path / name).write_text("\n".join(own))
+    files = ["--data", tmp_path / "a.txt", "--target", tmp_path / "b.txt", "--no-baselines", "--beams", 1]
+    result = seriatim("evaluate", run, *files, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["exact_match"] == 0.8
+    metric = sacrebleu.metrics.BLEU()
+    assert found["bleu"] == pytest.approx(metric.corpus_score(lines, [references]).score)
+    assert found["bleu_signature"] == str(metric.get_signature())
+    assert found["nats_per_value"] == pytest.approx(
+        -sum(scored(run, words, references)["log_prob_nats"]) / sum(map(len, references)), rel=1e-4
+    )
+    assert found["nats_per_byte"] == found["nats_per_value"]
+    text = seriatim("evaluate", run, *files).stdout
+    assert f"sacreBLEU: {found['bleu']:.2f} (greedy; {found['bleu_signature']})" in text
+    assert "exact match: 0.8000 of 5 targets (greedy)" in text
+
+
+def test_without_sacrebleu_the_rest_is_printed(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sacrebleu.metrics", None)
+    result = seriatim("evaluate", run, "--beams", 1, "--no-baselines")
+    assert result.exit_code == 0, result.output
+    assert "sacrebleu is not installed: pip install 'seriatim[text]'" in result.stderr
+    assert "exact match: " in result.stdout
+    assert "perplexity: " in result.stdout
+    assert "sacreBLEU" not in result.stdout
+
+
+def test_no_search_where_none_is_wanted(run):
+    result = seriatim("evaluate", run, "--beams", 0, "--no-baselines")
+    assert result.exit_code == 0, result.output
+    assert "exact match" not in result.stdout
+    assert "perplexity" in result.stdout
+
+
+def test_answers_are_counted_for_each_group_of_questions():
+    own = Agreement(1, np.array([True, False, True]), 0, None, None, ["qa1", "qa2", "qa1"])
+    assert own.by_group == {"qa1": 1.0, "qa2": 0.0}
+    assert own.lines() == ["exact match: 0.6667 of 3 targets (greedy)", "  qa1: 1.0000", "  qa2: 0.0000"]
+    assert own.as_dict()["exact_match_by_group"] == own.by_group
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from seriatim.cli.options import (
     RunArgument,
     SeedOption,
     SplitOption,
+    TargetOption,
 )
 from seriatim.cli.output import say, show, show_json
 
@@ -29,8 +30,13 @@ def run(
     data: Annotated[
         str | None, typer.Option("--data", metavar="FILE", help="Rows to score; if not given, those of the run's data.")
     ] = None,
+    target: TargetOption = None,
     split: SplitOption = None,
     baselines: Annotated[bool, typer.Option("--baselines/--no-baselines", help="Score simpler models too.")] = True,
+    beams: Annotated[
+        int | None,
+        typer.Option("--beams", min=0, help="Of pairs: width of the search for targets; 0 for none, 5 if not given."),
+    ] = None,
     orders: OrdersOption = None,
     context: ContextOption = None,
     batch_size: BatchOption = 256,
@@ -42,7 +48,8 @@ def run(
 
     Baselines, fitted to the run's training rows: factorised, Chow-Liu where values are discrete and few, zlib and xz of
     the same rows. Sequences are scored per value (and byte of text), apart from their ends; their baselines are
-    frequencies, the value before, zlib, xz and FLAC.
+    frequencies, the value before, zlib, xz and FLAC. Of pairs, targets are searched for and compared with those of the
+    data: sacreBLEU with its signature, and the share that is the same.
     """
     from seriatim.cli.loading import contexts, open_run, own_rows, read_rows
     from seriatim.cli.sequence_rows import of_sequences, refuse_orders
@@ -56,6 +63,8 @@ def run(
         evaluate_sequences(
             own,
             data=data,
+            target=target,
+            beams=beams,
             split=split,
             baselines=baselines,
             context=context,
@@ -64,6 +73,9 @@ def run(
             json=json,
         )
         return
+    if target is not None or beams is not None:
+        name = "--target" if target is not None else "--beams"
+        raise UserError(f"{name}: expected a run of pairs, got one of rows: {path}")
     if data is None and own.settings is None:
         raise UserError(f"--data: expected a file, for {path} is a model without a run, got none")
     rows = read_rows(own, data, split) if data is not None else own_rows(own, split or "test")

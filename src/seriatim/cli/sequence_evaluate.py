@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,9 @@ import numpy as np
 from seriatim.cli.errors import UserError
 from seriatim.cli.loading import Run
 from seriatim.cli.output import say, show, show_json
-from seriatim.cli.sequence_rows import SequenceRows, contexts_of, kind_of, own_data, read_sequences, rows_of
+from seriatim.cli.pairs import BEAMS, given_sequences, of_pairs
+from seriatim.cli.pairs_evaluate import Agreement, agreement_of
+from seriatim.cli.sequence_rows import SequenceRows, contexts_of, kind_of, own_data, rows_of
 from seriatim.cli.sequence_score import surprise_of
 from seriatim.data import MuLaw, Pcm, Sequences, Standardised, TextCodec
 from seriatim.tasks import Baseline, Surprise, sequence_baselines
@@ -31,6 +33,7 @@ class SequenceScore:
         num_bytes: of texts, in UTF-8; None for others.
         baselines: on the same sequences.
         log_scale: of measurements: what to add to nats per step for the units of the file.
+        agreement: of pairs: how near the targets that a search finds are to those of the data.
     """
 
     rows: SequenceRows
@@ -39,6 +42,7 @@ class SequenceScore:
     num_bytes: int | None
     baselines: list[Baseline]
     log_scale: float | None = None
+    agreement: Agreement | None = None
 
     @property
     def bits_interval(self) -> tuple[float, float]:
@@ -76,11 +80,13 @@ class SequenceScore:
         }
         if self.num_bytes is not None:
             facts |= {"num_bytes": self.num_bytes, "perplexity": _exp(found.nats)}
-            facts["bits_per_byte"] = found.bits / (size or 1.0)
+            facts |= {"nats_per_byte": found.nats / (size or 1.0), "bits_per_byte": found.bits / (size or 1.0)}
         if found.ends is not None:
             facts["end_nats_per_sequence"] = found.end_nats
         if self.log_scale is not None:
             facts["nats_per_value_in_units_of_the_file"] = found.nats + self.log_scale
+        if self.agreement is not None:
+            facts |= self.agreement.as_dict()
         listed = [(b.name, b.nats, b.bits_per_dim, b.detail) for b in self.baselines]
         names = ("name", "nats_per_value", "bits_per_value", "detail")
         return facts | {"baselines": [dict(zip(names, own, strict=True)) for own in listed]}
@@ -120,11 +126,13 @@ class SequenceScore:
         if found.end_nats is not None:
             notes.append(f"ends, apart: {found.end_nats:.4f} nats a sequence for its length")
         if self.num_bytes is not None:
-            notes.append(f"perplexity: {_exp(found.nats):.4f} per {self.unit}")
+            size = self.bytes_per_value
+            per_byte = "" if size is None else f"; {found.nats / size:.4f} nats per byte"
+            notes.append(f"perplexity: {_exp(found.nats):.4f} per {self.unit}{per_byte}")
         if self.log_scale is not None:
             raw = found.nats + self.log_scale
             notes.append(f"of densities, in units of the training deviation; in those of the file {raw:.4f} nats")
-        return notes
+        return notes + ([] if self.agreement is None else self.agreement.lines())
 
 
 def _exp(nats: float) -> float:
@@ -135,6 +143,8 @@ def evaluate_sequences(
     run: Run,
     *,
     data: str | None,
+    target: str | None = None,
+    beams: int | None = None,
     split: str | None,
     baselines: bool,
     context: str | None,
@@ -142,20 +152,39 @@ def evaluate_sequences(
     seed: int,
     json: bool,
 ) -> None:
-    """Score test sequences beside baselines fitted to the run's training sequences."""
+    """Score test sequences beside baselines fitted to the run's training sequences.
+
+    Of pairs the targets that a search finds are compared with those of the data, unless `beams` is 0.
+    """
+    if beams is not None and not of_pairs(run):
+        raise UserError(f"--beams: expected none, for {run.path} is no model of pairs, got {beams}")
+    if target is not None and data is None:
+        raise UserError(f"--data: expected the file of the sources beside --target, got none beside {target}")
     if data is None and run.settings is None:
         raise UserError(f"--data: expected a file, for {run.path} is a model without a run, got none")
     own = own_data(run) if data is None or (baselines and run.settings is not None) else None
     if data is not None:
-        rows = read_sequences(run, data, split)
+        rows = given_sequences(run, data, target, split)
     else:
         assert own is not None
         rows = rows_of(own, split or "test")
     score = score_of(run, rows, own if baselines else None, context=context, batch_size=batch_size, seed=seed)
+    if of_pairs(run) and beams != 0:
+        groups = _groups(own, rows) if data is None else None
+        agreement = agreement_of(run, rows, num_beams=BEAMS if beams is None else beams, groups=groups)
+        score = replace(score, agreement=agreement)
     if json:
         show_json(score.as_dict() | {"run": str(run.path), "sequences": rows.source})
     else:
         show(score.as_text(str(run.path)))
+
+
+def _groups(data: Sequences | None, rows: SequenceRows) -> list[str] | None:
+    """The name of the group of each pair, where the data have one attribute, such as the task of a question."""
+    if data is None or rows.labels is None or len(data.attributes) != 1:
+        return None
+    (names,) = data.attributes.values()
+    return [names[number] for number in rows.labels[:, 0].tolist()]
 
 
 def score_of(

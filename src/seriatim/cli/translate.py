@@ -186,7 +186,8 @@ def read_lines(file: str) -> Iterator[list[str]]:
     if file != "-" and not Path(file).is_file():
         raise UserError(f"FILE: {file}: no such file")
     number, rest = 0, b""
-    with contextlib.nullcontext(sys.stdin.buffer) if file == "-" else open(file, "rb") as stream:
+    opened: Any = contextlib.nullcontext(sys.stdin.buffer) if file == "-" else open(file, "rb")
+    with opened as stream:
         while part := stream.read1(1 << 16):
             *lines, rest = (rest + part).split(b"\n")
             if lines:
@@ -269,9 +270,11 @@ def _sampled(run: Run, sources: list[np.ndarray], how: Sampling, limits: Limits,
     if not sources:
         return []
     from seriatim.cli.sequence_rows import padded
+    from seriatim.ending import SequenceModel
     from seriatim.tasks import generate_scored
 
     model = run.model
+    assert isinstance(model, SequenceModel)
     x, log_prob, log_q = generate_scored(
         model,
         len(sources) * how.num,
