@@ -11,6 +11,7 @@ from torch import Tensor
 from torch import distributions as td
 from torch.distributions import constraints
 
+from seriatim.controls import Controls
 from seriatim.distributions import sample_from_torch
 from seriatim.engine import loops, samplers
 from seriatim.heads import Head
@@ -127,6 +128,14 @@ class SideBySide(td.Distribution):
         inner = value.reshape(*lead, self.head.count, *self.head.head.value_shape)
         own: Tensor = self.values.log_prob(inner)
         return own.reshape(*lead, *self.head.shape)
+
+    def controlled(self, controls: Controls) -> SideBySide:
+        """Return what is sampled under controls of each value.
+
+        Raises:
+            ValueError: values that are not finitely many.
+        """
+        return SideBySide(self.head, controls.apply(self.values))
 
     def from_uniforms(self, u: Tensor) -> Tensor:
         """Turn uniforms (*batch_shape, num_uniforms) into values."""

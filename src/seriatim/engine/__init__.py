@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from seriatim.controls import EXACT, Controls
 from seriatim.engine import cpu, samplers
 from seriatim.engine.assembly import finish
 from seriatim.engine.cpu import Samples, Session
@@ -44,15 +45,16 @@ Engine = Literal["auto", "native", "reference"]
 """How rows are sampled: native where it can be, native or an error, or `rollout`."""
 
 
-def lower(model: AutoregressiveModel, order: Order | None = None) -> Program:
+def lower(model: AutoregressiveModel, order: Order | None = None, controls: Controls = EXACT) -> Program:
     """Lower a model's network and head, with the weights as they are now.
 
     Args:
         model: what is sampled.
         order: its order, of another length or other variables than the model's own; None for that one.
+        controls: under which values are drawn.
 
     Raises:
-        CannotLower: the head or a layer has no tape form; the message says which.
+        CannotLower: the head, a layer or controls of the head have no tape form; the message says which.
 
     Example:
         >>> from seriatim.heads import Categorical
@@ -76,7 +78,7 @@ def lower(model: AutoregressiveModel, order: Order | None = None) -> Program:
         params = tape.lower(model.network, tape.input)
         if params.size != head.num_params:
             raise CannotLower(f"the network has {params.size} outputs, the head {head.num_params} parameters")
-        samplers.draw(tape, head, tape.dense(params), samplers.Draw(tape.input.lag(-1)))
+        samplers.draw(tape, head, tape.dense(params), samplers.Draw(tape.input.lag(-1), controls=controls))
         return finish(tape, decode, samplers.width(head))
 
 
@@ -102,7 +104,13 @@ class Choice(NamedTuple):
     reason: str = ""
 
 
-def choose(model: AutoregressiveModel, batch_size: int, engine: Engine = "auto", order: Order | None = None) -> Choice:
+def choose(
+    model: AutoregressiveModel,
+    batch_size: int,
+    engine: Engine = "auto",
+    order: Order | None = None,
+    controls: Controls = EXACT,
+) -> Choice:
     """Choose the path for `batch_size` rows: native wherever it can be, for it was faster in every case measured.
 
     Args:
@@ -110,6 +118,7 @@ def choose(model: AutoregressiveModel, batch_size: int, engine: Engine = "auto",
         batch_size: how many rows.
         engine: what is asked for.
         order: as for `lower`.
+        controls: as for `lower`.
 
     Raises:
         ValueError: "native" is asked for where it cannot be.
@@ -124,7 +133,7 @@ def choose(model: AutoregressiveModel, batch_size: int, engine: Engine = "auto",
     if engine == "reference" or batch_size == 0:
         return Choice(None, "asked for" if batch_size else "there is nothing to sample")
     try:
-        program, reason = lower(model, order), ""
+        program, reason = lower(model, order, controls), ""
     except CannotLower as error:
         reason = str(error)
     else:

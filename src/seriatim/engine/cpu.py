@@ -37,10 +37,17 @@ def kernels() -> ModuleType | None:
 
 
 class Samples(NamedTuple):
-    """Values (B, n, *value_shape) of the positions a session went through, and log p (B, n) in nats if asked for."""
+    """What a session went through.
+
+    Attributes:
+        values: (B, n, *value_shape).
+        log_probs: (B, n) log p of the model in nats, if asked for.
+        log_q: (B, n) log q of what was sampled, under controls another one.
+    """
 
     values: Tensor
     log_probs: Tensor | None
+    log_q: Tensor | None
 
 
 class Session:
@@ -97,10 +104,11 @@ class Session:
         if module is None:
             raise RuntimeError("engine: expected numba, but it cannot be loaded")
         numbers = np.empty((len(self.rows), count, program.width))
-        scores = np.zeros((len(self.rows), count if log_probs else 0))
+        scores = np.zeros((len(self.rows), count if log_probs else 0, 2))
         self._sample(module, numbers, scores)
         values = program.decode(torch.from_numpy(numbers), first)
-        return Samples(values, torch.from_numpy(scores).float() if log_probs else None)
+        log_p, log_q = torch.from_numpy(scores).float().unbind(-1)
+        return Samples(values, log_p, log_q) if log_probs else Samples(values, None, None)
 
     def _sample(self, module: ModuleType, numbers: np.ndarray, scores: np.ndarray) -> None:
         """Sample as many positions as `numbers` has, chunk by chunk."""
@@ -126,7 +134,7 @@ class _Block:
         module: the compiled interpreter.
         block: which rows.
         numbers: (B, n, width) of all rows, where values go.
-        scores: (B, n) of all rows, or (B, 0).
+        scores: (B, n, 2) of all rows, or (B, 0, 2).
         end: the position after the last of `numbers`.
     """
 
@@ -156,7 +164,7 @@ class _Block:
         width = numbers.shape[2]
         arguments = (
             *(*self.before, start, end, numbers.ctypes.data + 8 * width * done, numbers[0].size, width),
-            *(scores.ctypes.data + 8 * done if scores.size else 0, scores.shape[1], self.workspace),
+            *(scores.ctypes.data + 16 * done if scores.size else 0, 2 * scores.shape[1], self.workspace),
         )
         position, row = self.module.run(self.module.FINGERPRINT, *arguments)
         if position == self.module.STALE:  # compiled from other sources, and found in the disk cache

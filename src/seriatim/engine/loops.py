@@ -27,6 +27,8 @@ _UNIT = 2.0**24
 def ending(tape: Tape, head: Head, mark: float, params: Operand, place: Draw) -> None:
     """Append the samplers of a value of `head` or the end, whose parameters are s and those of the value.
 
+    Under controls one sampler draws both, for the end is cut with the values.
+
     Args:
         tape: where to.
         head: of the values.
@@ -38,10 +40,14 @@ def ending(tape: Tape, head: Head, mark: float, params: Operand, place: Draw) ->
     if place.ended is not None:
         raise CannotLower("ends inside a position that may be an end have no tape form")
     ended = Operand(Buffer(1), 1)
-    stop = (0, absorbing, place.lane, place.column)
-    tape.instructions.append(Instruction(Op.STOP, [ended], [params.part(0, 1)], stop))
     features = read if read.one_hot else read.part(0, read.size - 1)
-    samplers.draw(tape, head, params.part(1, params.size - 1), place.after(1, features, ended))
+    if not place.controls.neutral:
+        own = replace(place, read=features)
+        samplers.controlled(tape, samplers.values_of(head, own), params, own, ended=ended, certain=bool(absorbing))
+    else:
+        stop = (0, absorbing, place.lane, place.column)
+        tape.instructions.append(Instruction(Op.STOP, [ended], [params.part(0, 1)], stop))
+        samplers.draw(tape, head, params.part(1, params.size - 1), place.after(1, features, ended))
     marks = tape.weight(torch.tensor([mark]))
     marking = (read.size, samplers.width(head), absorbing, place.column, int(read.one_hot))
     tape.instructions.append(Instruction(Op.MARK, [read], [ended, marks], marking))

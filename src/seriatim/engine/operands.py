@@ -60,6 +60,7 @@ class Op(IntEnum):
     CHANNELS = 66  # the channels of a pixel from a mixture in which each moves the means of the next
     COLUMN = 67  # a symbol from logits, or a number from a mixture, as the column of the position says
     MARK = 64  # the mark of the end in place of the value, where it does
+    CONTROLLED = 68  # a value of finitely many, or whether the sequence ends here, under controls
 
 
 class Tap(IntEnum):
@@ -91,6 +92,14 @@ class Family(IntEnum):
     NORMAL = 0
     LOGISTIC = 1
     QUANTIZED_LOGISTIC = 2
+
+
+class Finite(IntEnum):
+    """What a CONTROLLED reads the probabilities of its values from."""
+
+    LOGITS = 0  # one for each value
+    BIT = 1  # one logit
+    LEVELS = 2  # a mixture of quantised logistics
 
 
 class Arena(IntEnum):

@@ -17,6 +17,7 @@ from seriatim.engine.operands import (
     Arena,
     Buffer,
     Family,
+    Finite,
     Map,
     Memory,
     Op,
@@ -32,7 +33,7 @@ COLUMNS = OPERANDS + 4 * OPERAND
 
 CURSOR = 7  # slots, stride, delay, width, column stride, shift, every
 
-_KINDS = (Op, Tap, Act, Arena, Family)
+_KINDS = (Op, Tap, Act, Arena, Family, Finite)
 LAYOUT = zlib.crc32(
     repr(
         (NUMBERS, OPERANDS, OPERAND, CURSOR, ALIGN, PANEL, *({k.name: k.value for k in kind} for kind in _KINDS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from seriatim import heads
-from seriatim.engine.operands import CannotLower, Family, Instruction, Op, Operand
+from seriatim.controls import EXACT, TIE, Controls
+from seriatim.engine.operands import CannotLower, Family, Finite, Instruction, Op, Operand
 from seriatim.engine.tape import Tape, describes
 
 
@@ -23,12 +25,14 @@ class Draw:
         lane: the first lane of the noise.
         column: the first of the value's numbers among those of the position.
         ended: for which rows nothing is drawn, as 0 or 1.
+        controls: under which values are drawn.
     """
 
     read: Operand
     lane: int = 0
     column: int = 0
     ended: Operand | None = None
+    controls: Controls = EXACT
 
     def after(self, lanes: int, read: Operand, ended: Operand) -> Draw:
         """Return it for a value that takes so many lanes less, and is drawn only where a sequence has not ended."""
@@ -42,7 +46,9 @@ def draw(tape: Tape, head: heads.Head, params: Operand, place: Draw) -> None:
         CannotLower: it has none.
     """
     own = getattr(head, "lower", None)
-    if type(head) in _SAMPLERS:
+    if not place.controls.neutral and type(head) in _FINITE:
+        controlled(tape, values_of(head, place), params, place)
+    elif type(head) in _SAMPLERS:
         _SAMPLERS[type(head)](tape, head, params, place)
     elif own is not None and describes(type(head), "forward", "encode"):
         own(tape, params, place)
@@ -70,7 +76,7 @@ def is_one_hot(head: heads.Head) -> bool:
 
 
 def sample(tape: Tape, op: Op, params: Operand, place: Draw, *numbers: int, constants: Operand | None = None) -> None:
-    """Append a sampler instruction.
+    """Append a sampler instruction, of a value without controls.
 
     Args:
         tape: where to.
@@ -79,7 +85,12 @@ def sample(tape: Tape, op: Op, params: Operand, place: Draw, *numbers: int, cons
         place: where it finds its noise, and puts what it draws.
         numbers: two: the number of categories or components, and what else the sampler needs.
         constants: what it needs besides.
+
+    Raises:
+        CannotLower: there are controls.
     """
+    if not place.controls.neutral:
+        raise CannotLower(f"controls of a {op.name} sampler have no tape form")
     others = [params if operand is None else operand for operand in (constants, place.ended)]
     full = (*numbers, place.lane, place.column, int(place.ended is not None), int(constants is not None))
     tape.instructions.append(Instruction(op, [place.read], [params, *others], full))
@@ -98,8 +109,94 @@ def categories(
         offset: what is added to a category that is read.
         counts: (T,) how many there are at each position.
     """
-    constants = None if counts is None else tape.table(counts[:, None].float())
-    sample(tape, Op.CATEGORICAL, params, place, count, offset, constants=constants)
+    if not place.controls.neutral:
+        controlled(tape, Values(Finite.LOGITS, count, offset=offset), params, place, counts=counts)
+    else:
+        constants = None if counts is None else tape.table(counts[:, None].float())
+        sample(tape, Op.CATEGORICAL, params, place, count, offset, constants=constants)
+
+
+@dataclass(frozen=True)
+class Values:
+    """Finitely many values 0..K-1.
+
+    Attributes:
+        kind: how parameters give their probabilities.
+        count: K.
+        num_components: M of a mixture.
+        offset: what is added to a value that is read.
+        half_range: of values that are read as x / half_range - 1; 0 for others.
+        min_scale: of a mixture.
+    """
+
+    kind: Finite
+    count: int
+    num_components: int = 0
+    offset: int = 0
+    half_range: float = 0.0
+    min_scale: float = 0.0
+
+
+def values_of(head: heads.Head, place: Draw) -> Values:
+    """Return the values of a head that controls can cut natively.
+
+    Raises:
+        CannotLower: there are none.
+    """
+    if type(head) is heads.Bernoulli:
+        return Values(Finite.BIT, 2)
+    if type(head) is heads.Categorical and place.read.one_hot:
+        return Values(Finite.LOGITS, head.num_categories)
+    if type(head) is heads.Tokens:
+        return Values(Finite.LOGITS, head.num_categories, offset=1)
+    if type(head) is heads.QuantizedMixtureOfLogistics:
+        sizes = head.levels, head.num_components
+        return Values(Finite.LEVELS, *sizes, half_range=head.half_range, min_scale=head.min_scale)
+    raise CannotLower(f"controls of the {type(head).__name__} head have no tape form")
+
+
+def controlled(
+    tape: Tape,
+    values: Values,
+    params: Operand,
+    place: Draw,
+    *,
+    counts: Tensor | None = None,
+    ended: Operand | None = None,
+    certain: bool = False,
+) -> None:
+    """Append the sampler of one of finitely many values, or the end, under controls.
+
+    Args:
+        tape: where to.
+        values: which there are.
+        params: what gives their probabilities; with an end s comes first.
+        place: where noise is found and values are put.
+        counts: (T,) how many values there are at each position; K if None.
+        ended: where it is put whether the sequence ends here, 0 or 1; None where there is no end.
+        certain: whether s is infinite after an end.
+
+    Raises:
+        CannotLower: a number of the controls that three float32 numbers do not hold.
+    """
+    own, none = place.controls, 2.0
+    enough = none if own.top_p in (None, 1) else own.top_p - TIE
+    least = math.log(own.min_p) - TIE if own.min_p else none
+    numbers = torch.tensor([own.temperature, enough, least], dtype=torch.float64)
+    held = exact(numbers)
+    if not torch.equal(held.double().sum(-1), numbers):
+        raise CannotLower(f"{own} has no tape form")
+    top_k = 0 if own.top_k is None else min(own.top_k, values.count + 1)
+    shape = [values.min_scale, values.half_range, values.kind, values.count, values.offset, top_k]
+    table = torch.cat([torch.tensor(shape), held.flatten()])
+    if counts is not None:
+        table = table.repeat(len(counts), 1)
+        table[:, 3] = counts
+    writes = [place.read, place.read if ended is None else ended]
+    constants = tape.weight(table) if counts is None else tape.table(table)
+    ending = 0 if ended is None else 1 + int(certain)
+    full = (values.count, values.num_components, place.lane, place.column, ending)
+    tape.instructions.append(Instruction(Op.CONTROLLED, writes, [params, constants], full))
 
 
 def exact(numbers: Tensor) -> Tensor:
@@ -128,9 +225,19 @@ def _tokens(tape: Tape, head: heads.Tokens, params: Operand, place: Draw) -> Non
     categories(tape, head.num_categories, params, place, offset=1)
 
 
+def _widening(head: heads.Head, place: Draw) -> tuple[float, Draw]:
+    """Return by how much a temperature widens a normal distribution, and the place without it."""
+    if place.controls != Controls(place.controls.temperature):
+        raise CannotLower(f"{place.controls} of the {type(head).__name__} head have no tape form")
+    return math.sqrt(place.controls.temperature), replace(place, controls=EXACT)
+
+
 def _real(family: Family) -> Sampler:
     def append(tape: Tape, head: Any, params: Operand, place: Draw) -> None:
-        numbers = [head.min_scale, getattr(head, "half_range", 0.0), getattr(head, "levels", 0)]
+        factor = 1.0
+        if type(head) is heads.Normal:
+            factor, place = _widening(head, place)
+        numbers = [head.min_scale, getattr(head, "half_range", 0.0), getattr(head, "levels", 0), factor]
         constants = tape.weight(torch.tensor(numbers))
         sample(tape, Op.REAL, params, place, getattr(head, "num_components", 0), family, constants=constants)
 
@@ -138,7 +245,8 @@ def _real(family: Family) -> Sampler:
 
 
 def _vector(tape: Tape, head: heads.MultivariateNormal, params: Operand, place: Draw) -> None:
-    constants = tape.weight(torch.tensor([head.min_scale]))
+    factor, place = _widening(head, place)
+    constants = tape.weight(torch.tensor([head.min_scale, factor]))
     sample(tape, Op.VECTOR, params, place, head.num_dimensions, 0, constants=constants)
 
 
@@ -154,3 +262,6 @@ _SAMPLERS: dict[type[heads.Head], Sampler] = {
     heads.MultivariateNormal: _vector,
 }
 """Heads by exact class: a subclass may encode or sample otherwise."""
+
+_FINITE = {heads.Bernoulli, heads.Categorical, heads.Tokens, heads.QuantizedMixtureOfLogistics}
+"""Of these, those whose values controls can cut."""

@@ -13,6 +13,7 @@ from torch.distributions import constraints
 
 from seriatim import distributions as d
 from seriatim import structure
+from seriatim.controls import Controls
 from seriatim.engine import samplers
 from seriatim.heads import Head
 from seriatim.layers.table import ConditionalTable
@@ -164,6 +165,9 @@ class _OrMissing(d.Categorical):
 
     def log_prob(self, value: Tensor) -> Tensor:
         return super().log_prob(torch.where(value.isnan(), self._last, value))
+
+    def controlled(self, controls: Controls) -> _OrMissing:
+        return _OrMissing(controls.truncated(controls.log_masses(self)), self._last)
 
     def from_uniforms(self, u: Tensor) -> Tensor:
         codes = super().from_uniforms(u)

@@ -59,8 +59,6 @@ class Sampler:
         """Raise ValueError unless the values of a distribution can be drawn under the controls."""
         if self.controls.neutral:
             return
-        if self.engine == "native":
-            raise ValueError(f"engine: expected 'auto' or 'reference' with {self.controls}, got 'native'")
         for model in models_of(joint):
             zeros = torch.zeros(1, 1, model.head.num_params, device=model.device, dtype=model.dtype)
             self.controls.apply(model.head(zeros, model.order.places(0, 1)))
@@ -92,14 +90,13 @@ class Sampler:
             return self._native(native_engine.start(joint, rows, self.seed, program, prefix=prompt), joint, chunk)
 
     def _program(self, joint: Autoregressive, batch_size: int) -> Program | None:
-        engine: Engine = self.engine if self.controls.neutral or self.engine == "native" else "reference"
-        return native_engine.choose(joint.model, batch_size, engine, joint.order).program
+        return native_engine.choose(joint.model, batch_size, self.engine, joint.order, self.controls).program
 
     def _native(self, session: Session, joint: Autoregressive, chunk: int) -> Iterator[Block]:
         while (position := session.position) < joint.order.length:
             count = min(chunk, joint.order.length - position)
-            values, log_prob = session.advance(count, log_probs=self.scored)
-            yield Block(position, values.to(_dtype(joint.model)), log_prob, log_prob)
+            values, log_prob, log_q = session.advance(count, log_probs=self.scored)
+            yield Block(position, values.to(_dtype(joint.model)), log_prob, log_q)
 
     def _stepped(self, joint: Autoregressive, rows: Tensor, chunk: int, prompt: Tensor) -> Iterator[Block]:
         model, position = joint.model, prompt.shape[1]

@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from seriatim.engine.kernels.compute import compute
+from seriatim.engine.kernels.controlled import controlled
 from seriatim.engine.kernels.memory import (
     N0,
     N1,
@@ -33,8 +34,8 @@ from seriatim.engine.operands import Op
 from seriatim.engine.program import CURSOR, OPERAND, OPERANDS
 
 OK, STALE = -1, -2
-_ROW, _LOOP, _AGAIN, _FIRST_SAMPLER, _STOP, _MARK = (
-    int(op) for op in (Op.ROW, Op.LOOP, Op.AGAIN, Op.BERNOULLI, Op.STOP, Op.MARK)
+_ROW, _LOOP, _AGAIN, _STOP, _MARK, _CONTROLLED = (
+    int(op) for op in (Op.ROW, Op.LOOP, Op.AGAIN, Op.STOP, Op.MARK, Op.CONTROLLED)
 )
 _SAVED = 3  # what is kept of the position around a loop: the position, the lane and the column
 
@@ -111,7 +112,8 @@ def run(
         start, stop_at: positions.
         values: float64, where the first row's numbers at `start` go; `width` numbers from row to row, `step` from
             position to position.
-        scores: float64, zeros that log p is added to, `score_width` numbers from row to row; 0 if it is not asked for.
+        scores: float64, zeros that log p and log q of each position are added to, `score_width` numbers from row to
+            row; 0 if they are not asked for.
         workspace: float64.
 
     Returns:
@@ -166,6 +168,11 @@ def run(
                 if mark(at, operands, num_rows, values + 8 * column, width) and get(at, N2) and not clock:
                     _fill(at, cursors, offsets, operands, num_rows, values + 8 * step, width, step, stop_at - t - 1)
                     return OK, 0
+            elif op == _CONTROLLED:
+                bad = controlled(
+                    at, t, lane, operands, rows, num_rows, key0, key1, values + 8 * column, width,
+                    scores, score_width, workspace,
+                )  # fmt: skip
             else:
                 bad = draw(
                     op, at, t, lane, operands, rows, num_rows, key0, key1, values + 8 * column, width,
@@ -175,5 +182,5 @@ def run(
                 return t, bad
             at += ROW
         values += 8 * step
-        scores += 8 if scores else 0
+        scores += 16 if scores else 0
     return OK, 0

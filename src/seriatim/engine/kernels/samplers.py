@@ -1,7 +1,7 @@
 """The samplers: a value, and its log p where it is asked for, from the parameters of a head and the addressed noise.
 
 A sampler writes the value, and what the network reads of it. It returns log p, 0 where that is not asked for, and NaN
-for parameters that are no distribution.
+for parameters that are no distribution; besides log q of what was sampled, where controls may make it another one.
 """
 
 # mypy: disable-error-code="call-arg, var-annotated"
@@ -34,8 +34,8 @@ from seriatim.engine.kernels.quantiles import NORMAL, QUANTIZED, log_add, log_de
 from seriatim.engine.kernels.vectors import channels, column, scale_of, vector
 from seriatim.engine.operands import Op
 
-_BERNOULLI, _CATEGORICAL, _VECTOR, _CHANNELS, _COLUMN = (
-    int(op) for op in (Op.BERNOULLI, Op.CATEGORICAL, Op.VECTOR, Op.CHANNELS, Op.COLUMN)
+_BERNOULLI, _CATEGORICAL, _REAL, _VECTOR, _CHANNELS, _COLUMN = (
+    int(op) for op in (Op.BERNOULLI, Op.CATEGORICAL, Op.REAL, Op.VECTOR, Op.CHANNELS, Op.COLUMN)
 )
 
 
@@ -62,7 +62,7 @@ def _categorical(params, read, value, count, given, offset, u, workspace):
 
 
 @njit
-def _component(params, m, count, family, constants):
+def component(params, m, count, family, constants):
     """Return the location and the scale of component m of `count`, of whole numbers in their own unit."""
     loc, log_scale = load(params, m), load(params, count + m)
     scale = scale_of(log_scale) + load(constants, 0)
@@ -74,16 +74,20 @@ def _component(params, m, count, family, constants):
 
 @njit
 def _real(params, read, out, mixed, family, constants, u0, u1, workspace, scored):
-    """Sample a location-scale distribution (mixed = 0), or a mixture of as many; whole numbers if it is quantised."""
+    """Sample a location-scale distribution (mixed = 0), or a mixture of as many; whole numbers if it is quantised.
+
+    A temperature widens a normal. Return log p and log q.
+    """
     count, chosen, total, places = max(mixed, 1), 0, 0.0, params + 4 * mixed
     for i in range(2 * count):
         if not math.isfinite(load(places, i)):
-            return math.nan
+            return math.nan, 0.0
     if mixed:  # single components may be impossible, with a logit of -inf
         chosen, total = category(params, mixed, mixed, u0, workspace)
         if chosen < 0:
-            return math.nan
-    loc, scale = _component(places, chosen, count, family, constants)
+            return math.nan, 0.0
+    loc, scale = component(places, chosen, count, family, constants)
+    scale *= load(constants, 3)
     u, levels = u1 if mixed else u0, np.float64(load(constants, 2))
     z = normal_quantile(u) if family == NORMAL else math.log(u / (1.0 - u))
     value = loc + scale * z
@@ -96,14 +100,14 @@ def _real(params, read, out, mixed, family, constants, u0, u1, workspace, scored
     store64(out, 0, value)
     log_prob = -math.inf
     if not scored:
-        return 0.0
+        return 0.0, 0.0
     for m in range(count):
-        own_loc, own_scale = _component(places, m, count, family, constants)
+        own_loc, own_scale = component(places, m, count, family, constants)
         term = log_density(family, value, own_loc, own_scale, levels)
         if mixed:
             term += np.float64(load(params, m)) - total
         log_prob = log_add(log_prob, term)
-    return log_prob
+    return log_prob, log_prob if load(constants, 3) == ONE else log_density(family, value, loc, scale, levels)
 
 
 @njit
@@ -115,7 +119,7 @@ def draw(op, at, t, lane, operands, rows, num_rows, key0, key1, values, width, s
         t, lane: the address of the noise, but for the lanes that the instruction adds.
         rows: the row numbers of the noise.
         values: where the first row's numbers go; `width` numbers from row to row.
-        scores: where the log p of the first row is added up, or 0; `score_width` numbers from row to row.
+        scores: where log p and log q of the first row are added up, or 0; `score_width` numbers from row to row.
     """
     read, params, constants, ended = get(operands, 0), get(operands, 1), get(operands, 2), get(operands, 3)
     read_stride, params_stride = 4 * get(operands, NUM_OPERANDS), 4 * get(operands, NUM_OPERANDS + 1)
@@ -125,9 +129,11 @@ def draw(op, at, t, lane, operands, rows, num_rows, key0, key1, values, width, s
     for row in range(num_rows):
         if not (flagged and load(ended + row * ended_stride, 0) > 0):
             own, seen, out = params + row * params_stride, read + row * read_stride, values + 8 * row * width
-            own_row = get(rows, row)
+            own_row, log_q = get(rows, row), 0.0
             if op == _VECTOR:
-                log_prob = vector(own, seen, out, size, constants, key0, key1, own_row, t, lane, workspace, scored)
+                log_prob, log_q = vector(
+                    own, seen, out, size, constants, key0, key1, own_row, t, lane, workspace, scored
+                )
             elif op == _CHANNELS:
                 log_prob = channels(
                     own, seen, out, size, other, constants, key0, key1, own_row, t, lane, workspace, scored
@@ -145,11 +151,13 @@ def draw(op, at, t, lane, operands, rows, num_rows, key0, key1, values, width, s
                     log_prob = _categorical(own, seen, out, count, size, other, u, workspace)
                 else:
                     second = uniform(key0, key1, own_row, t, lane + 1) if size else u
-                    log_prob = _real(own, seen, out, size, other, constants, u, second, workspace, scored)
+                    log_prob, log_q = _real(own, seen, out, size, other, constants, u, second, workspace, scored)
             if math.isnan(log_prob):
                 return row
             if scored:
-                add64(scores, row * score_width, log_prob)
+                own_score = row * score_width
+                add64(scores, own_score, log_prob)
+                add64(scores, own_score + 1, log_q if op in (_VECTOR, _REAL) else log_prob)
     return -1
 
 
@@ -166,7 +174,9 @@ def stop(at, t, lane, operands, rows, num_rows, key0, key1, scores, score_width)
         ends = uniform(key0, key1, get(rows, row), t, lane) < 1 / (1 + math.exp(-s))
         store(ended + row * ended_stride, 0, ONE if ends else ZERO)
         if scores:
-            add64(scores, row * score_width, log_sigmoid(s if ends else -s))
+            log_prob = log_sigmoid(s if ends else -s)
+            add64(scores, row * score_width, log_prob)
+            add64(scores, row * score_width + 1, log_prob)
     return -1
 
 

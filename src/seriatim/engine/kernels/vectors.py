@@ -32,12 +32,13 @@ def _finite(numbers, count):
 
 @njit
 def vector(params, read, out, size, constants, key0, key1, row, t, lane, workspace, scored):
-    """Sample mu + L z, L given by its log diagonal and what is below it."""
+    """Sample mu + w L z, L given by its log diagonal and what is below it, w by a temperature; return log p, log q."""
     if not _finite(params, size * (size + 3) // 2):
-        return math.nan
+        return math.nan, 0.0
+    widening = np.float64(load(constants, 1))
     diagonal, below = params + 4 * size, params + 8 * size
     for i in range(size):
-        z = normal_quantile(uniform(key0, key1, row, t, lane + i))
+        z = widening * normal_quantile(uniform(key0, key1, row, t, lane + i))
         store64(workspace, i, z)
         value = np.float64(load(params, i)) + np.float64(scale_of(load(diagonal, i)) + load(constants, 0)) * z
         for j in range(i):
@@ -45,16 +46,17 @@ def vector(params, read, out, size, constants, key0, key1, row, t, lane, workspa
         store(read, i, np.float32(value))
         store64(out, i, np.float64(np.float32(value)))
     if not scored:
-        return 0.0
-    log_prob = -0.9189385332046727 * size
+        return 0.0, 0.0
+    squares, logs = 0.0, 0.9189385332046727 * size
     for i in range(size):  # of the rounded values
         z = load64(out, i) - np.float64(load(params, i))
         for j in range(i):
             z -= np.float64(load(below, i * (i - 1) // 2 + j)) * load64(workspace, j)
         scale = np.float64(scale_of(load(diagonal, i)) + load(constants, 0))
         store64(workspace, i, z / scale)
-        log_prob -= 0.5 * (z / scale) ** 2 + math.log(scale)
-    return log_prob
+        squares += 0.5 * (z / scale) ** 2
+        logs += math.log(scale)
+    return -squares - logs, -squares / widening**2 - logs - size * math.log(widening)
 
 
 @njit
@@ -101,7 +103,8 @@ def channels(params, read, out, mixed, num_channels, constants, key0, key1, row,
 
 
 @njit
-def _sum_of_three(numbers, first):
+def sum_of_three(numbers, first):
+    """Return a float64 number that is kept as three float32 numbers."""
     high, middle, low = load(numbers, first), load(numbers, first + 1), load(numbers, first + 2)
     return np.float64(high) + np.float64(middle) + np.float64(low)
 
@@ -133,8 +136,8 @@ def column(params, read, out, slots, mixed, constants, key0, key1, row, t, lane,
     chosen, total = category(weights, mixed, mixed, uniform(key0, key1, row, t, lane + 1), workspace)
     if chosen < 0:
         return math.nan
-    whole, mean, unit = load(constants, 2) > 0, _sum_of_three(constants, 3), _sum_of_three(constants, 6)
-    least = _sum_of_three(constants, 9)
+    whole, mean, unit = load(constants, 2) > 0, sum_of_three(constants, 3), sum_of_three(constants, 6)
+    least = sum_of_three(constants, 9)
     u = uniform(key0, key1, row, t, lane + 2)
     scale = unit * (np.float64(scale_of(load(log_scales, chosen))) + least)
     value = mean + unit * np.float64(load(locs, chosen)) + scale * math.log(u / (1.0 - u))
