@@ -81,7 +81,7 @@ def _check(instructions: list[Instruction], source: Buffer) -> None:
 
 
 def _fuse(instructions: list[Instruction]) -> list[Instruction]:
-    """Let a LINEAR apply the activation, or make the sum, that alone reads its output next."""
+    """Let a LINEAR apply the activation, or make the sum, that alone reads its output next; or write its ReLU too."""
     readers: dict[Buffer, int] = defaultdict(int)
     for instruction in instructions:
         for operand in instruction.all_reads:
@@ -90,10 +90,12 @@ def _fuse(instructions: list[Instruction]) -> list[Instruction]:
     for instruction in instructions:
         before = fused[-1] if fused else None
         joined = None
-        if before is not None and before.op is Op.LINEAR and before.numbers[1] == Act.NONE:
+        if before is not None and before.op is Op.LINEAR:
             y = before.writes[0]
-            if y.buffer.reach == 0 and y.buffer.map is None and readers[y.buffer] == 1:
+            alone = y.buffer.reach == 0 and y.buffer.map is None and readers[y.buffer] == 1
+            if alone and before.numbers[1] == Act.NONE and len(before.writes) == 1:
                 joined = _with_activation(before, instruction) or _with_sum(before, instruction)
+            joined = joined or _with_second(before, instruction)
         if joined is None:
             fused.append(instruction)
         else:
@@ -104,8 +106,8 @@ def _fuse(instructions: list[Instruction]) -> list[Instruction]:
 def _with_activation(linear: Instruction, after: Instruction) -> Instruction | None:
     if after.op is not Op.ACTIVATE or after.reads != linear.writes:
         return None
-    size, _, num_taps, _ = linear.numbers
-    return replace(linear, writes=after.writes, numbers=(size, after.numbers[1], num_taps, *after.numbers[2:]))
+    size, _, num_taps, *_ = linear.numbers
+    return replace(linear, writes=after.writes, numbers=(size, after.numbers[1], num_taps, *after.numbers[2:], 0))
 
 
 def _with_sum(linear: Instruction, after: Instruction) -> Instruction | None:
@@ -114,10 +116,20 @@ def _with_sum(linear: Instruction, after: Instruction) -> Instruction | None:
     if after.op is not Op.ADD or y not in after.reads or y.size % ALIGN:
         return None
     other = next(operand for operand in after.reads if operand != y)
-    size, act, num_taps, parameter = linear.numbers
+    size, act, num_taps, parameter, second = linear.numbers
     bias = (Tap.ADD, linear.reads[0], linear.reads[0])
-    numbers = (size, act, num_taps + 1, parameter)
-    return replace(linear, writes=after.writes, reads=[other], numbers=numbers, taps=[*linear.taps, bias])
+    numbers = (size, act, num_taps + 1, parameter, second)
+    return replace(linear, writes=after.writes, reads=[other], numbers=numbers, taps=[bias, *linear.taps])
+
+
+def _with_second(linear: Instruction, after: Instruction) -> Instruction | None:
+    """Write max(y, 0) beside y; whole tiles only, for LINEAR writes no others."""
+    if after.op is not Op.ACTIVATE or after.numbers[1] != Act.RELU or after.reads != linear.writes:
+        return None
+    z = after.writes[0]
+    if z.size != linear.writes[0].size or z.size % ALIGN:
+        return None
+    return replace(linear, writes=[*linear.writes, z], numbers=(*linear.numbers[:4], 1))
 
 
 def _place_scratch(instructions: list[Instruction]) -> int:

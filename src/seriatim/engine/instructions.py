@@ -129,7 +129,7 @@ class Instructions(Storage):
             kind = Tap.SELECT if x.one_hot or x.is_code else Tap.DENSE
             in_turn = [_panels(own, zero_row=x.one_hot) for own in (weight if weight.ndim == 3 else weight[None])]
             packed.append((kind, x, self.weight(in_turn[0]) if len(in_turn) == 1 else self.table(torch.stack(in_turn))))
-        numbers = (padded(y.size), act, len(taps), 0)
+        numbers = (padded(y.size), act, len(taps), 0, 0)
         self.instructions.append(Instruction(Op.LINEAR, [y], [bias], numbers, packed))
 
     def activation(self, x: Operand, act: Act, parameter: float = 0.0) -> Operand:

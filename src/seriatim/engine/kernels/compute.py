@@ -10,9 +10,21 @@ import numpy as np
 from numba import njit
 
 from seriatim.engine.kernels.attention import attend, attend_source, rotate
-from seriatim.engine.kernels.memory import N0, N1, N2, N3, NIL, NUM_OPERANDS, ROW, get, load, resolve, store
-from seriatim.engine.kernels.numbers import HALF, INFINITY, NONE, ONE, TANH, ZERO, activate, copy, sigmoid, tanh
-from seriatim.engine.kernels.tile import dot, tile_1x16, tile_1x64, tile_4x16
+from seriatim.engine.kernels.memory import N0, N1, N2, N3, N4, NIL, NUM_OPERANDS, ROW, get, load, resolve, store
+from seriatim.engine.kernels.numbers import HALF, INFINITY, NONE, ONE, RELU, TANH, ZERO, activate, copy, sigmoid, tanh
+from seriatim.engine.kernels.tile import (
+    NARROW,
+    NARROW_ROWS,
+    WIDE_COLUMNS,
+    dot,
+    narrow_1x16,
+    narrow_1x32,
+    narrow_rows,
+    tile_1x16,
+    tile_1x64,
+    tile_4_wide,
+    tile_4x16,
+)
 from seriatim.engine.operands import ALIGN, CUT, PANEL, Op, Tap
 
 _ATTEND_SOURCE, _ROTATE, _LOOK_UP, _EXPAND, _UNTIL = (
@@ -21,67 +33,110 @@ _ATTEND_SOURCE, _ROTATE, _LOOK_UP, _EXPAND, _UNTIL = (
 _LINEAR, _ACTIVATE, _GATE, _ADD, _LSTM, _GRU, _NORM, _ATTEND, _RAGGED = (
     int(op) for op in (Op.LINEAR, Op.ACTIVATE, Op.GATE, Op.ADD, Op.LSTM, Op.GRU, Op.NORM, Op.ATTEND, Op.RAGGED)
 )
-_SELECT, _SUM = int(Tap.SELECT), int(Tap.ADD)
+_DENSE, _SELECT, _SUM = int(Tap.DENSE), int(Tap.SELECT), int(Tap.ADD)
+FOUR = np.int64(4)
 
 
 @njit
-def _dense(y, y_stride, x, x_stride, w, count, size, rows):
+def _narrow(product, w, size, rows):
+    """As `_dense`, for one or two tiles of columns."""
+    row = 0
+    while row < rows:
+        many = rows - row >= NARROW_ROWS
+        if not many and size == NARROW:
+            narrow_1x32(product, row, 0, w, size)
+        else:
+            for c in range(0, size, ALIGN):
+                if many:
+                    narrow_rows(product, row, c, w + 4 * c, size)
+                else:
+                    narrow_1x16(product, row, c, w + 4 * c, size)
+        row += NARROW_ROWS if many else 1
+
+
+@njit
+def _dense(product, w, count, size, rows):
+    """Run a product with packed weights (`tile`) for all rows and columns."""
+    if size <= NARROW:
+        _narrow(product, w, size, rows)
+        return
     for panel in range(0, size, PANEL):
-        width = min(PANEL, size - panel)
-        row = 0
-        while row + 4 <= rows:
-            for c in range(0, width, ALIGN):
-                y_tile = y + 4 * (row * y_stride + panel + c)
-                tile_4x16(y_tile, y_stride, x + 4 * row * x_stride, x_stride, w + 4 * c, width, count)
-            row += 4
+        width, row = min(PANEL, size - panel), 0
         while row < rows:
-            y_row, x_row = y + 4 * (row * y_stride + panel), x + 4 * row * x_stride
-            if width == PANEL:
-                tile_1x64(y_row, y_stride, x_row, x_stride, w, width, count)
-            else:
-                for c in range(0, width, ALIGN):
-                    tile_1x16(y_row + 4 * c, y_stride, x_row, x_stride, w + 4 * c, width, count)
-            row += 1
+            many, c = rows - row >= 4, 0
+            while c < width:
+                if many and c + WIDE_COLUMNS <= width:
+                    tile_4_wide(product, row, panel + c, w + 4 * c, width)
+                    c += WIDE_COLUMNS
+                elif many:
+                    tile_4x16(product, row, panel + c, w + 4 * c, width)
+                    c += ALIGN
+                elif width == PANEL:
+                    tile_1x64(product, row, panel, w, width)
+                    c += PANEL
+                else:
+                    tile_1x16(product, row, panel + c, w + 4 * c, width)
+                    c += ALIGN
+            row += 4 if many else 1
         w += 4 * count * width
 
 
 @njit
-def _select(y, y_stride, x, x_stride, w, count, size, rows):
-    for row in range(rows):
-        index = int(load(x + 4 * row * x_stride, 0))
-        for panel in range(0, size, PANEL):
-            width = min(PANEL, size - panel)
-            w_row, y_row = w + 4 * (count * panel + index * width), y + 4 * (row * y_stride + panel)
-            for i in range(width):
-                store(y_row, i, load(y_row, i) + load(w_row, i))
+def _add(y, a, b, size):
+    for i in range(size):
+        store(y, i, load(a, i) + load(b, i))
+
+
+@njit
+def _select(y, start, w, count, index, size):
+    """Write start + column `index` of W into y."""
+    for panel in range(0, size, PANEL):
+        width = min(PANEL, size - panel)
+        w_row = w + 4 * (count * panel + index * width)
+        _add(y + 4 * panel, start + 4 * panel, w_row, width)
 
 
 @njit
 def _linear(at, bases, strides, offsets, operands, rows):
     """Run a LINEAR and its taps; return where the last tap stands."""
-    size, act, taps, bits = get(at, N0), get(at, N1), get(at, N2), get(at, N3)
+    size, act, taps, bits, second = get(at, N0), get(at, N1), get(at, N2), get(at, N3), get(at, N4)
     y, y_stride = get(operands, 0), get(operands, NUM_OPERANDS)
-    bias, bias_stride = get(operands, 1), get(operands, NUM_OPERANDS + 1)
-    for row in range(rows):
-        copy(y + 4 * row * y_stride, bias + 4 * row * bias_stride, size)
-    for _ in range(taps):
+    z, z_stride = NIL, NIL
+    if second:
+        z, z_stride = get(operands, 1), get(operands, NUM_OPERANDS + 1)
+    start, start_stride = get(operands, 1 + second), get(operands, NUM_OPERANDS + 1 + second)
+    more, more_stride = NIL, NIL
+    last, finished = at + ROW * taps, False
+    while at < last:
         at += ROW
         resolve(at, bases, strides, offsets, operands)
         kind, count = get(at, 0), get(at, N0)
         x, x_stride, w = get(operands, 0), get(operands, NUM_OPERANDS), get(operands, 1)
-        if kind == _SELECT:
-            _select(y, y_stride, x, x_stride, w, count, size, rows)
-        elif kind == _SUM:
+        if kind == _SUM and at < last and get(at + ROW, 0) == _DENSE:
+            more, more_stride = x, x_stride  # the product that follows starts from both
+            continue
+        if kind == _SUM:
             for row in range(rows):
-                y_row, x_row = y + 4 * row * y_stride, x + 4 * row * x_stride
-                for i in range(count):
-                    store(y_row, i, load(y_row, i) + load(x_row, i))
+                _add(y + 4 * row * y_stride, start + 4 * row * start_stride, x + 4 * row * x_stride, size)
+        elif kind == _SELECT:
+            for row in range(rows):
+                index = int(load(x + 4 * row * x_stride, 0))
+                _select(y + 4 * row * y_stride, start + 4 * row * start_stride, w, count, index, size)
         else:
-            _dense(y, y_stride, x, x_stride, w, count, size, rows)
-    if act != NONE:
+            finished = at == last and act <= RELU
+            own_z, relu = (z, act) if finished else (NIL, NIL)
+            product = (y, y_stride, own_z, z_stride, start, start_stride, more, more_stride, x, x_stride, count, relu)
+            _dense(product, w, count, size, rows)
+            more = NIL
+        start, start_stride = y, y_stride
+    if not finished:
         for row in range(rows):
-            activate(y + 4 * row * y_stride, y + 4 * row * y_stride, size, act, bits)
-    return at
+            own = y + 4 * row * y_stride
+            if act != NONE:
+                activate(own, own, size, act, bits)
+            if second:
+                activate(z + 4 * row * z_stride, own, size, RELU, NIL)
+    return last
 
 
 @njit
@@ -201,8 +256,7 @@ def compute(op, at, t, bases, strides, offsets, operands, rows, workspace):
         if op == _ACTIVATE:
             activate(y, a, size, n1, n2)
         elif op == _ADD:
-            for i in range(size):
-                store(y, i, load(a, i) + load(b, i))
+            _add(y, a, b, size)
         elif op == _GATE:
             _gate(y, a, b, size, n1)
         elif op == _LSTM:

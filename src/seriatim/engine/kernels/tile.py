@@ -7,8 +7,11 @@
 
 from __future__ import annotations
 
-from llvmlite import ir
+import math
+
+from llvmlite import binding, ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from seriatim.engine.kernels.memory import FLOAT, INT
@@ -16,62 +19,131 @@ from seriatim.engine.operands import ALIGN, PANEL
 
 _LANES = 8  # floats of the vectors that the tile asks for; LLVM splits or joins them to what the machine has
 _FMA = ("contract",)
+_MANY = bool(binding.get_host_cpu_features().get("avx512vl"))  # 32 vector registers, where others have 16
+
+PRODUCT = 12  # numbers that describe a product to a tile
+
+# Narrow products have few sums: two chains of additions for each hide the time that one addition takes.
+NARROW = 2 * ALIGN
+NARROW_ROWS, WIDE_COLUMNS = (4, 2 * ALIGN) if _MANY else (2, ALIGN)
 
 
-def _tile(rows: int, columns: int):
-    """Make y[r, c] += sum_i x[r, i] w[i, c] for a fixed block of r and c, the sums held in registers.
+def _tile(rows: int, columns: int, chains: int = 1):
+    """Make y = max(start + more + sum_i x_i w_i, 0) for a block of rows and columns, the sums held in registers.
 
-    Each sum runs over i in order whatever the block, so a row's result does not depend on the rows beside it.
+    There is no `more` where its address is 0, the maximum is taken where `relu` is not 0, and a second output
+    z = max(y, 0) is written where its address is not 0. Number i is added to chain i mod `chains`, in order, whatever
+    the block: a row's result does not depend on the rows beside it. NaN stays NaN.
+
+    The tile takes a product: the addresses of (y, z, start, more, x), each with the floats from row to row, the count
+    of i, and `relu`. Then its first row and column, the address of the first weight, and the floats from i to i.
     """
     vector = ir.VectorType(FLOAT, _LANES)
     splat = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
-    undefined = ir.Constant(vector, ir.Undefined)
+    undefined, zeros = ir.Constant(vector, ir.Undefined), ir.Constant(vector, [0.0] * _LANES)
     parts = columns // _LANES
 
     def code(context, builder, signature, args):
-        y, y_stride, x, x_stride, w, w_stride, count = args
-        y, x, w = (builder.inttoptr(address, FLOAT.as_pointer()) for address in (y, x, w))
+        (*pairs, count, relu), row, column = cgutils.unpack_tuple(builder, args[0], PRODUCT), *args[1:3]
+        has_z, has_more = (builder.icmp_signed("!=", pairs[k], INT(0)) for k in (2, 6))
+
+        def first(k):
+            shift = builder.add(builder.mul(row, pairs[k + 1]), INT(0) if k == 8 else column)
+            return builder.inttoptr(builder.add(pairs[k], builder.mul(shift, INT(4))), FLOAT.as_pointer())
+
+        y, z, start, more, x = (first(k) for k in range(0, 10, 2))
+        y_stride, z_stride, start_stride, more_stride, x_stride = pairs[1:10:2]
+        w, w_stride = builder.inttoptr(args[3], FLOAT.as_pointer()), args[4]
 
         def at(pointer, index):
             return builder.bitcast(builder.gep(pointer, [index]), vector.as_pointer())
 
-        places = [
-            builder.add(builder.mul(y_stride, INT(row)), INT(part * _LANES))
-            for row in range(rows)
-            for part in range(parts)
-        ]
-        starts = [builder.load(at(y, place), align=4) for place in places]
+        def places(stride):
+            begins = [builder.mul(stride, INT(row)) for row in range(rows)]
+            return [builder.add(first, INT(part * _LANES)) for first in begins for part in range(parts)]
+
+        def everywhere(value):
+            single = builder.insert_element(undefined, value, ir.IntType(32)(0))
+            return builder.shuffle_vector(single, undefined, splat)
+
+        def above(total, least):  # where neither is more, as with NaN, the sum stays
+            return builder.select(builder.fcmp_ordered("<", total, least), least, total)
+
+        def added(sums, i):
+            w_row = builder.mul(i, w_stride)
+            weights = [builder.load(at(w, builder.add(w_row, INT(p * _LANES))), align=4) for p in range(parts)]
+            totals = []
+            for row in range(rows):
+                spread = everywhere(builder.load(builder.gep(x, [builder.add(x_rows[row], i)])))
+                products = [builder.fmul(spread, weight, flags=_FMA) for weight in weights]
+                own = sums[row * parts : (row + 1) * parts]
+                totals += [builder.fadd(s, product, flags=_FMA) for s, product in zip(own, products, strict=True)]
+            return totals
+
+        names = ("longer", "before", "head", "body", "rest", "one", "out", "second", "after")
+        longer, before, head, body, rest, one, out, second, after = (builder.append_basic_block(n) for n in names)
         x_rows = [builder.mul(x_stride, INT(row)) for row in range(rows)]
-        before = builder.block
-        head, body, after = (builder.append_basic_block(name) for name in ("head", "body", "after"))
+        firsts = [builder.load(at(start, place), align=4) for place in places(start_stride)]
+        entry = builder.block
+        builder.cbranch(has_more, longer, before)
+        builder.position_at_end(longer)
+        summands = [builder.load(at(more, place), align=4) for place in places(more_stride)]
+        both = [builder.fadd(a, b) for a, b in zip(firsts, summands, strict=True)]
+        builder.branch(before)
+        builder.position_at_end(before)
+        starts = [builder.phi(vector) for _ in firsts]
+        for total, first, summed in zip(starts, firsts, both, strict=True):
+            total.add_incoming(first, entry)
+            total.add_incoming(summed, longer)
         builder.branch(head)
         builder.position_at_end(head)
         i = builder.phi(INT)
         i.add_incoming(INT(0), before)
-        sums = [builder.phi(vector) for _ in starts]
-        for total, start in zip(sums, starts, strict=True):
-            total.add_incoming(start, before)
-        builder.cbranch(builder.icmp_signed("<", i, count), body, after)
+        sums = [[builder.phi(vector) for _ in starts] for _ in range(chains)]
+        for chain, totals in enumerate(sums):
+            for total, first in zip(totals, starts, strict=True):
+                total.add_incoming(zeros if chain else first, before)
+        end = builder.add(i, INT(chains))
+        builder.cbranch(builder.icmp_signed("<=", end, count), body, rest)
         builder.position_at_end(body)
-        w_row = builder.mul(i, w_stride)
-        weights = [builder.load(at(w, builder.add(w_row, INT(p * _LANES))), align=4) for p in range(parts)]
-        for row in range(rows):
-            value = builder.load(builder.gep(x, [builder.add(x_rows[row], i)]))
-            spread = builder.insert_element(undefined, value, ir.IntType(32)(0))
-            spread = builder.shuffle_vector(spread, undefined, splat)
-            for part in range(parts):
-                total = sums[row * parts + part]
-                product = builder.fmul(spread, weights[part], flags=_FMA)
-                total.add_incoming(builder.fadd(total, product, flags=_FMA), body)
-        i.add_incoming(builder.add(i, INT(1)), body)
+        for chain, totals in enumerate(sums):
+            for total, summed in zip(totals, added(totals, builder.add(i, INT(chain))), strict=True):
+                total.add_incoming(summed, body)
+        i.add_incoming(end, body)
         builder.branch(head)
+        builder.position_at_end(rest)  # of two chains, a last number belongs to the first
+        results = sums[0]
+        if chains > 1:
+            builder.cbranch(builder.icmp_signed("<", i, count), one, out)
+            builder.position_at_end(one)
+            added_last = added(results, i)
+            builder.branch(out)
+            builder.position_at_end(out)
+            ends = [builder.phi(vector) for _ in results]
+            for total, short, long in zip(ends, results, added_last, strict=True):
+                total.add_incoming(short, rest)
+                total.add_incoming(long, one)
+            results = [builder.fadd(a, b) for a, b in zip(ends, sums[1], strict=True)]
+        else:
+            builder.branch(out)
+            builder.position_at_end(one)
+            builder.unreachable()
+            builder.position_at_end(out)
+        lowest = ir.Constant(vector, [-math.inf] * _LANES)
+        least = builder.select(builder.icmp_signed("!=", relu, INT(0)), zeros, lowest)
+        results = [above(total, least) for total in results]
+        for result, place in zip(results, places(y_stride), strict=True):
+            builder.store(result, at(y, place), align=4)
+        builder.cbranch(has_z, second, after)
+        builder.position_at_end(second)
+        for result, place in zip(results, places(z_stride), strict=True):
+            builder.store(above(result, zeros), at(z, place), align=4)
+        builder.branch(after)
         builder.position_at_end(after)
-        for total, place in zip(sums, places, strict=True):
-            builder.store(total, at(y, place), align=4)
         return context.get_dummy_value()
 
-    def tile(typing, y, y_stride, x, x_stride, w, w_stride, count):
-        return types.void(*[types.int64] * 7), code
+    def tile(typing, product, row, column, w, w_stride):
+        return types.void(types.UniTuple(types.int64, PRODUCT), *[types.int64] * 4), code
 
     return intrinsic(tile)
 
@@ -79,6 +151,10 @@ def _tile(rows: int, columns: int):
 tile_1x64 = _tile(1, PANEL)
 tile_1x16 = _tile(1, ALIGN)
 tile_4x16 = _tile(4, ALIGN)
+tile_4_wide = _tile(4, WIDE_COLUMNS)
+narrow_1x16 = _tile(1, ALIGN, chains=2)
+narrow_1x32 = _tile(1, 2 * ALIGN, chains=2)
+narrow_rows = _tile(NARROW_ROWS, ALIGN, chains=2)
 
 
 def _sums(typing, x, w, count):
