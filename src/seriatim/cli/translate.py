@@ -186,8 +186,8 @@ def read_lines(file: str) -> Iterator[list[str]]:
     if file != "-" and not Path(file).is_file():
         raise UserError(f"FILE: {file}: no such file")
     number, rest = 0, b""
-    opened: Any = contextlib.nullcontext(sys.stdin.buffer) if file == "-" else open(file, "rb")
-    with opened as stream:
+    with contextlib.ExitStack() as stack:
+        stream: Any = sys.stdin.buffer if file == "-" else stack.enter_context(open(file, "rb"))
         while part := stream.read1(1 << 16):
             *lines, rest = (rest + part).split(b"\n")
             if lines:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,6 +31,7 @@ class SelfAttention(Causal):
         num_features: F.
         num_heads: a divisor of F.
         rotary: turn queries and keys by their positions (`rotate`); heads then have an even size.
+        dropout: the rate on attention weights, in training.
 
     Raises:
         ValueError: heads of unequal size, or of an odd size that cannot turn.
@@ -42,12 +46,12 @@ class SelfAttention(Causal):
 
     any_length = True
 
-    def __init__(self, num_features: int, num_heads: int, *, rotary: bool = False) -> None:
+    def __init__(self, num_features: int, num_heads: int, *, rotary: bool = False, dropout: float = 0.0) -> None:
         super().__init__()
         _divides(num_features, num_heads)
         if rotary and num_features // num_heads % 2:
             raise ValueError(f"rotary: expected heads of an even size, got {num_features // num_heads}")
-        self.num_features, self.num_heads, self.rotary = num_features, num_heads, rotary
+        self.num_features, self.num_heads, self.rotary, self.dropout = num_features, num_heads, rotary, dropout
         self.qkv = nn.Linear(num_features, 3 * num_features)
         self.out = nn.Linear(num_features, num_features)
 
@@ -61,13 +65,26 @@ class SelfAttention(Causal):
 
     def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         start, n = int(state["position"][0]), x.shape[1]
+        q, k, v = self._projected(x, start)
+        keys, values = _append(state["keys"], start, k), _append(state["values"], start, v)
+        stop, rate = start + n, self.dropout if self.training else 0.0
+        y = _attend(q, keys[:, :stop], values[:, :stop], self.num_heads, causal_from=start, dropout=rate)
+        return self.out(y), {"position": state["position"] + n, "keys": keys, "values": values}
+
+    def weights(self, x: Tensor, state: State = None) -> Tensor:
+        """Return what `forward` weighs the values of x (B, n, F) and of what came before by: (B, heads, n, S)."""
+        state = self.initial_state(len(x)) if state is None else state
+        start = int(state["position"][0])
+        q, k, _ = self._projected(x, start)
+        keys = torch.cat([state["keys"][:, :start], k], dim=1)
+        return _weights(q, keys, self.num_heads, causal_from=start)
+
+    def _projected(self, x: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of a chunk that begins at a position."""
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         if self.rotary:
             q, k = (rotate(t.unflatten(-1, (self.num_heads, -1)), start).flatten(-2) for t in (q, k))
-        keys, values = _append(state["keys"], start, k), _append(state["values"], start, v)
-        stop = start + n
-        y = _attend(q, keys[:, :stop], values[:, :stop], self.num_heads, causal_from=start)
-        return self.out(y), {"position": state["position"] + n, "keys": keys, "values": values}
+        return q, k, v
 
     def lower(self, tape: Tape, x: Operand) -> Operand:
         qkv = tape.linear([(x, self.qkv.weight)], self.qkv.bias)
@@ -88,6 +105,7 @@ class CrossAttention(Causal):
         num_features: F.
         num_heads: a divisor of F.
         memory_features: M; F if None.
+        dropout: the rate on attention weights, in training.
 
     Reference: Attention Is All You Need (Vaswani et al., 2017).
 
@@ -100,10 +118,12 @@ class CrossAttention(Causal):
 
     any_length = True
 
-    def __init__(self, num_features: int, num_heads: int, memory_features: int | None = None) -> None:
+    def __init__(
+        self, num_features: int, num_heads: int, memory_features: int | None = None, *, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         _divides(num_features, num_heads)
-        self.num_heads = num_heads
+        self.num_heads, self.dropout = num_heads, dropout
         self.q = nn.Linear(num_features, num_features)
         self.kv = nn.Linear(memory_features or num_features, 2 * num_features)
         self.out = nn.Linear(num_features, num_features)
@@ -114,8 +134,13 @@ class CrossAttention(Causal):
         return {"keys": keys, "values": values, "mask": mask}
 
     def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        y = _attend(self.q(x), state["keys"], state["values"], self.num_heads, mask=state["mask"][:, None, None])
+        mask, rate = state["mask"][:, None, None], self.dropout if self.training else 0.0
+        y = _attend(self.q(x), state["keys"], state["values"], self.num_heads, mask=mask, dropout=rate)
         return self.out(y), state
+
+    def weights(self, x: Tensor, state: State) -> Tensor:
+        """Return what `forward` weighs the values of the source by: (B, heads, n, S), 0 at its padding."""
+        return _weights(self.q(x), state["keys"], self.num_heads, mask=state["mask"][:, None, None])
 
     def lower(self, tape: Tape, x: Operand) -> Operand:
         query = tape.lower(self.q, x)
@@ -133,6 +158,11 @@ class SourceAttention(nn.Module):
 
     Shapes: x (B, S, F), mask (B, S), True where the source has a symbol -> y (B, S, F).
 
+    Args:
+        num_features: F.
+        num_heads: a divisor of F.
+        dropout: the rate on attention weights, in training.
+
     Reference: Attention Is All You Need (Vaswani et al., 2017).
 
     Example:
@@ -140,17 +170,52 @@ class SourceAttention(nn.Module):
         torch.Size([1, 7, 8])
     """
 
-    def __init__(self, num_features: int, num_heads: int) -> None:
+    def __init__(self, num_features: int, num_heads: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         _divides(num_features, num_heads)
-        self.num_heads = num_heads
+        self.num_heads, self.dropout = num_heads, dropout
         self.qkv = nn.Linear(num_features, 3 * num_features)
         self.out = nn.Linear(num_features, num_features)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map (B, S, F) to (B, S, F)."""
         q, k, v = self.qkv(x).chunk(3, dim=-1)
-        return self.out(_attend(q, k, v, self.num_heads, mask=mask[:, None, None]))
+        rate = self.dropout if self.training else 0.0
+        return self.out(_attend(q, k, v, self.num_heads, mask=mask[:, None, None], dropout=rate))
+
+    def weights(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return what `forward` weighs the values of the source by: (B, heads, S, S), 0 at its padding."""
+        q, k, _ = self.qkv(x).chunk(3, dim=-1)
+        return _weights(q, k, self.num_heads, mask=mask[:, None, None])
+
+
+Attention = SelfAttention | CrossAttention | SourceAttention
+
+
+@contextmanager
+def attention_weights(module: nn.Module) -> Iterator[list[tuple[Attention, Tensor]]]:
+    """Collect the weights of all attention layers of a module while it runs: (layer, (B, heads, n, S)) in their order.
+
+    They are computed from what a layer is given, by its own projections; the fused kernel makes no table of them.
+
+    Example:
+        >>> layer = SelfAttention(8, num_heads=2)
+        >>> with attention_weights(layer) as found:
+        ...     y, _ = layer(torch.zeros(1, 3, 8))
+        >>> [(own is layer, weights[0, 0].tolist()[1]) for own, weights in found]
+        [(True, [0.5, 0.5, 0.0])]
+    """
+    found: list[tuple[Attention, Tensor]] = []
+
+    def collect(layer: Attention, given: tuple[Any, ...], _: Any) -> None:
+        found.append((layer, layer.weights(*given)))
+
+    with ExitStack() as stack:
+        for layer in module.modules():
+            if isinstance(layer, Attention):
+                handle = layer.register_forward_hook(collect)
+                stack.callback(handle.remove)
+        yield found
 
 
 def _append(buffer: Tensor, start: int, values: Tensor) -> Tensor:
@@ -169,13 +234,34 @@ def _attend(
     *,
     causal_from: int | None = None,
     mask: Tensor | None = None,
+    dropout: float = 0.0,
 ) -> Tensor:
-    q, k, v = (t.unflatten(-1, (num_heads, -1)).transpose(1, 2) for t in (q, k, v))
+    q, k, v = (_heads(t, num_heads) for t in (q, k, v))
     if causal_from is not None and q.shape[2] > 1 and causal_from > 0:
-        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(causal_from)
+        mask = _causal_mask(q, k, causal_from)
     is_causal = causal_from == 0 and q.shape[2] > 1
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal, dropout_p=dropout)
     return y.transpose(1, 2).flatten(-2)
+
+
+def _weights(
+    q: Tensor, k: Tensor, num_heads: int, *, causal_from: int | None = None, mask: Tensor | None = None
+) -> Tensor:
+    """Return the weights of `_attend`, (B, heads, n, S)."""
+    q, k = (_heads(t, num_heads) for t in (q, k))
+    mask = mask if causal_from is None else _causal_mask(q, k, causal_from)
+    scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+    return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(-1)
+
+
+def _heads(x: Tensor, num_heads: int) -> Tensor:
+    """Map (B, n, F) to (B, heads, n, F / heads)."""
+    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def _causal_mask(q: Tensor, k: Tensor, start: int) -> Tensor:
+    """Return which of the keys each query sees, (n, S), the queries beginning at a position."""
+    return torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(start)
 
 
 def _divides(num_features: int, num_heads: int) -> None:

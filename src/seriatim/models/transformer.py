@@ -71,7 +71,7 @@ class EncoderLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.norm = norm
-        self.attention = SourceAttention(num_features, num_heads)
+        self.attention = SourceAttention(num_features, num_heads, dropout=dropout)
         self.forwards = feed_forward(num_features, feedforward_features, activation)
         self.norms = nn.ModuleList(nn.LayerNorm(num_features) for _ in range(2))
         self.dropout = nn.Dropout(dropout)
@@ -103,7 +103,7 @@ class SourceEncoder(Encoder):
         feedforward_features: inside the map of each symbol; 4 F if None.
         activation: inside that map.
         norm: "post", after each residual, or "pre", before what it adds, and once at the end.
-        dropout: the rate on vectors of symbols and on what each residual adds, in training.
+        dropout: the rate on vectors of symbols, on attention weights and on what each residual adds, in training.
 
     Raises:
         ValueError: sizes or rates out of their ranges.
@@ -302,7 +302,7 @@ class Transformer(SequenceModel):
         norm: "post", after each residual as in the paper, or "pre", before what it adds, and once at the end.
         positions: "sinusoidal", "learned" (up to the usual length), "rotary", or "raster": learned row, column and
             channel of an image.
-        dropout: the rate on vectors of values and on what each residual adds, in training.
+        dropout: the rate on vectors of values, on attention weights and on what each residual adds, in training.
         tied: vectors of symbols are the weights of the output.
         encoder: the context: `Labels`, `Vector` or another vector, or a source (`SourceEncoder`).
         order: of the places; row-major if None.
@@ -350,8 +350,8 @@ class Transformer(SequenceModel):
 
         body: list[nn.Module] = [nn.Dropout(dropout)]
         for _ in range(num_layers):
-            body += sublayer(SelfAttention(size, num_heads, rotary=positions == "rotary"))
-            body += sublayer(CrossAttention(size, num_heads, memory)) if memory else []
+            body += sublayer(SelfAttention(size, num_heads, rotary=positions == "rotary", dropout=dropout))
+            body += sublayer(CrossAttention(size, num_heads, memory, dropout=dropout)) if memory else []
             body += sublayer(feed_forward(size, inside, activation))
         body += [nn.LayerNorm(size)] if norm == "pre" else []
         _initialise(nn.ModuleList(body))
