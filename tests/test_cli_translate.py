@@ -256,6 +256,52 @@ def test_answers_are_counted_for_each_group_of_questions():
     assert own.as_dict()["exact_match_by_group"] == own.by_group
 
 
+# ---- explain
+
+
+def pair_files(folder, sources="abc\ndd\n", targets="CBA\nDD\n"):
+    (folder / "a.txt").write_text(sources)
+    (folder / "b.txt").write_text(targets)
+    return ["--source", folder / "a.txt", "--target", folder / "b.txt"]
+
+
+def test_explain_of_two_files_is_that_of_pairs(run, tmp_path):
+    (tmp_path / "pairs.tsv").write_text("abc\tCBA\ndd\tDD\n")
+    found = json.loads(seriatim("explain", run, *pair_files(tmp_path), "--json").stdout)
+    other = json.loads(seriatim("explain", run, tmp_path / "pairs.tsv", "--json").stdout)
+    np.testing.assert_allclose(np.concatenate(found["bits"]), np.concatenate(other["bits"]), atol=1e-5)
+    assert [len(own) for own in found["bits"]] == [3, 2]
+
+
+def test_attention_is_drawn_with_the_tokens_beside_it(run, tmp_path):
+    result = seriatim("explain", run, *pair_files(tmp_path), "--attention", tmp_path / "maps.svg", "--sequence", 1)
+    assert result.exit_code == 0, result.output
+    svg = (tmp_path / "maps.svg").read_text()
+    assert svg.count("<image ") == 3
+    for title in ("cross, layer 1", "target, layer 1", "source, layer 1", "(start)", "(end)"):
+        assert title in svg
+    assert svg.count(">d<") == 2 + 2 + 2  # columns of cross, rows and columns of source
+    heads = seriatim("explain", run, *pair_files(tmp_path), "--attention", tmp_path / "maps.png", "--layer", 1)
+    assert "attention: of line 1, the first of 2" in heads.stderr
+    assert (tmp_path / "maps.png").read_bytes()[1:4] == b"PNG"
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--attention", "maps.pdf"], "--attention: expected a name ending in .png, .svg, got maps.pdf"),
+        (["--attention", "maps.png", "--layer", 2], "--layer: expected 1 to 1, the layers of cross, got 2"),
+        (["--layer", 1], "--layer: expected --attention beside it, got 1"),
+    ],
+)
+def test_attention_that_cannot_be_drawn_is_refused(run, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    result = seriatim("explain", run, *pair_files(tmp_path), *options)
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+    assert not (tmp_path / "maps.png").exists()
+
+
 @pytest.mark.parametrize(
     "arguments, given, message",
     [

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import re
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from seriatim.causal import clone
@@ -11,7 +16,10 @@ from seriatim.ending import Ending
 from seriatim.heads import Tokens
 from seriatim.layers import CrossAttention, SelfAttention, SourceAttention
 from seriatim.layers.attention import Attention, attention_weights
-from seriatim.models import SourceEncoder, Transformer
+from seriatim.models import LSTM, SourceEncoder, Transformer
+from seriatim.report.attention import CELL, attention_figure
+from seriatim.report.attention import Tokens as Words
+from seriatim.tasks import attention_maps
 
 SOURCES = torch.tensor([[0, 1, 2, 3, 4], [4, 2, -1, -1, -1]])
 TARGETS = torch.tensor([[0, 2, 1, -1, -1], [1, 1, 1, 1, 1]])
@@ -121,3 +129,57 @@ def test_a_model_without_attention_has_none_to_tell():
     with attention_weights(nn.Linear(2, 2)) as found:
         nn.Linear(2, 2)(torch.zeros(1, 2))
     assert found == []
+
+
+# ---- maps of a sequence, and their picture
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_maps_are_those_of_the_pass_that_scores(number):
+    model = translator(norm="pre")
+    x, source = TARGETS[number], SOURCES[number]
+    values = x[: int(model.lengths(x[None]))]
+    maps = attention_maps(model, values.numpy(), source)
+    n, s = len(values) + 1, int((source >= 0).sum())
+    assert maps.target.shape == (2, 2, n, n)
+    assert maps.cross.shape == (2, 2, n, s)
+    assert maps.source.shape == (2, 2, s, s)
+    padded = torch.cat([values, torch.tensor([-1])])
+    assert maps.log_prob == pytest.approx(model(source, length=n).log_prob(padded).item())
+    with attention_weights(model) as found:
+        model(source[None], length=n).log_prob(padded[None])
+    cross = [weights[0] for layer, weights in found if isinstance(layer, CrossAttention)]
+    torch.testing.assert_close(torch.from_numpy(maps.cross), torch.stack(cross).float())
+
+
+def test_maps_that_there_are_not_are_refused():
+    with pytest.raises(ValueError, match="model: expected attention layers, got LSTM without one"):
+        attention_maps(LSTM((4,), hidden_features=3), [1, 0])
+    with pytest.raises(ValueError, match=r"values: expected one sequence \(n,\), got shape \(1, 2\)"):
+        attention_maps(translator(), [[1, 0]], SOURCES[0])
+    with pytest.raises(ValueError, match="model: expected positions one after another"):
+        attention_maps(Transformer((2, 2), hidden_features=8, num_layers=1, num_heads=2), [1, 0])
+    with pytest.raises(ValueError, match="values: expected one value or more, got none"):
+        attention_maps(Transformer((4,), Tokens(3), hidden_features=8, num_layers=1, num_heads=2), [])
+
+
+def test_each_map_is_drawn_with_a_cell_for_each_weight():
+    weights = np.zeros((2, 2, 3))
+    weights[1, 0, 2] = 1
+    figure = attention_figure({"cross": weights}, {"cross": Words(["a", "\n"], [" b", "c", "d" * 20])}, each="head")
+    svg = figure.svg()
+    assert svg.count("<image") == 2
+    for shown in ("cross, head 2", ">_b<", ">\\n<", f">{'d' * 10}..<", 'transform="rotate(-90'):
+        assert shown in svg
+    left, top = (float(value) for value in re.findall(r'<image x="([\d.]+)" y="([\d.]+)"', svg)[1])
+    picture = np.asarray(Image.open(io.BytesIO(figure.png(scale=1))))
+
+    def cell(row, column):
+        return picture[round(top + (row + 0.5) * CELL), round(left + (column + 0.5) * CELL)].tolist()
+
+    assert cell(0, 2) == [252, 245, 190]
+    assert cell(1, 2) == cell(0, 1) == [18, 20, 33]
+    labels = picture[round(top) - 40 : round(top) - 2, round(left) : round(left) + 3 * CELL]
+    assert (labels.min((0, 2)) < 200).reshape(3, CELL).any(1).all()  # words over every column
+    with pytest.raises(ValueError, match=r"maps: expected cross of shape \(M, 1, 3\), got \(2, 2, 3\)"):
+        attention_figure({"cross": weights}, {"cross": Words(["a"], ["b", "c", "d"])})

@@ -15,9 +15,11 @@ from seriatim.cli.options import (
     JsonOption,
     OrdersOption,
     OutOption,
-    RowsArgument,
+    RowsOrPairsArgument,
     RunArgument,
+    SourceOption,
     SplitOption,
+    TargetOption,
 )
 from seriatim.cli.output import csv_text, ending, say, show, show_json, write_file
 
@@ -32,7 +34,9 @@ ENDINGS = (".png", ".csv", ".npy")
 
 def run(
     path: RunArgument,
-    file: RowsArgument,
+    file: RowsOrPairsArgument = None,
+    source: SourceOption = None,
+    target: TargetOption = None,
     split: SplitOption = None,
     rows: Annotated[int | None, typer.Option("--rows", min=1, help="Rows of the file at most.")] = None,
     out: OutOption = None,
@@ -45,6 +49,14 @@ def run(
         float | None,
         typer.Option("--threshold", help="Of series: bits above which a step is anomalous; from validation if none."),
     ] = None,
+    attention: Annotated[
+        Path | None,
+        typer.Option("--attention", metavar="FILE", help="Of a Transformer: its attention as a picture; .png or .svg."),
+    ] = None,
+    layer: Annotated[
+        int | None,
+        typer.Option("--layer", min=1, help="With --attention: the heads of this layer, not the mean of each layer's."),
+    ] = None,
     batch_size: BatchOption = 256,
     device: DeviceOption = "auto",
     json: JsonOption = False,
@@ -53,13 +65,16 @@ def run(
 
     Results: a heat map (.png: each row beside its bits), a table by column (.csv; stdout) or all bits (.npy). Of
     sequences: what surprises most (stdout), a page of coloured text (.html), a picture of sound, music or a series over
-    its surprise (.png, .svg; of several the most surprising), the bits of each value (.csv, .npy).
+    its surprise (.png, .svg; of several the most surprising), the bits of each value (.csv, .npy). Of pairs: as in
+    score; --attention draws where the target looked in itself and in the source, of the first pair or of --sequence.
     """
     from seriatim.cli.loading import Rows, contexts, open_run, read_rows
+    from seriatim.cli.pairs import one_file
     from seriatim.cli.sequence_rows import of_sequences, refuse_orders
     from seriatim.report.views import View
     from seriatim.tasks import explain
 
+    file = one_file(file, source, target)
     own = open_run(path, device)
     if of_sequences(own):
         from seriatim.cli.sequence_explain import explain_sequences
@@ -68,6 +83,9 @@ def run(
         explain_sequences(
             own,
             file,
+            target=target,
+            attention=attention,
+            layer=layer,
             split=split,
             rows=rows,
             out=out,
@@ -78,9 +96,10 @@ def run(
             json=json,
         )
         return
-    if sequence is not None or threshold is not None:
-        name = "--sequence" if sequence is not None else "--threshold"
-        raise UserError(f"{name}: expected a run of sequences, got one of rows")
+    others = {"--sequence": sequence, "--threshold": threshold, "--target": target, "--attention": attention}
+    for name, value in (others | {"--layer": layer}).items():
+        if value is not None:
+            raise UserError(f"{name}: expected a run of sequences, got one of rows")
     suffix = ".csv" if out is None else ending(out, ENDINGS)
     read = read_rows(own, file, split)
     read = Rows(read.x[:rows], None if read.labels is None else read.labels[:rows], read.source)

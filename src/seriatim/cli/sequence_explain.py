@@ -10,15 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from seriatim.cli.attention import check_attention, draw_attention
 from seriatim.cli.errors import UserError
 from seriatim.cli.loading import Run
 from seriatim.cli.output import csv_text, ending, say, show, show_json, write_file
+from seriatim.cli.pairs import given_sequences
 from seriatim.cli.sequence_rows import (
     SequenceRows,
     contexts_of,
     kind_of,
     own_data,
-    read_sequences,
     rows_of,
     shown_values,
 )
@@ -34,6 +35,7 @@ from seriatim.tasks import Surprise, surprise_inside
 ENDINGS = {"text": (".html", ".csv", ".npy")} | dict.fromkeys(
     ("sound", "music", "series"), (".png", ".svg", ".csv", ".npy")
 )
+PICTURES = (".png", ".svg")
 QUANTILE = 0.999
 MERGE = 5  # usual steps within an anomalous stretch
 _MOST = 10  # places in the table
@@ -57,6 +59,9 @@ def explain_sequences(
     run: Run,
     file: str,
     *,
+    target: str | None = None,
+    attention: Path | None = None,
+    layer: int | None = None,
     split: str | None,
     rows: int | None,
     out: Path | None,
@@ -71,7 +76,12 @@ def explain_sequences(
     suffix = None if out is None else ending(out, ENDINGS[kind])
     if threshold is not None and kind != "series":
         raise UserError(f"--threshold: expected for series only, got it for {kind}")
-    read = read_sequences(run, file, split).first(rows)
+    if layer is not None and attention is None:
+        raise UserError(f"--layer: expected --attention beside it, got {layer}")
+    if attention is not None:
+        check_attention(run)
+        ending(attention, PICTURES, "--attention")
+    read = given_sequences(run, file, target, split).first(rows)
     if sequence is not None:
         if not 0 <= sequence < len(read.values):
             raise UserError(f"--sequence: expected 0 to {len(read.values) - 1}, got {sequence}")
@@ -90,6 +100,11 @@ def explain_sequences(
         show_json(facts if threshold is None else facts | {"threshold_bits": threshold})
     if out is not None and suffix is not None:
         write_file(out, lambda target: _write(run, own, threshold, target, suffix))
+    if attention is not None:
+        if len(read.values) > 1:
+            say(f"attention: of {read.names[0]}, the first of {len(read.values)}; --sequence N takes another")
+        drawn = draw_attention(run, read, contexts, 0, layer)
+        write_file(attention, lambda file: _write_figure(drawn, file, attention.suffix.lower()))
     if not json:
         show(csv_text(table[0], [[_written(cell) for cell in row] for row in table[1]]))
 
@@ -118,11 +133,14 @@ def _write(run: Run, own: Explained, threshold: float | None, file: Path, suffix
             name = own.rows.names[which]
             named = "" if name == str(which) else f" ({name})"
             say(f"drawn: sequence {which}{named}, the most surprising of {len(own.rows.values)}")
-        figure = figure_of(run, own, which, threshold)
-        if suffix == ".svg":
-            file.write_text(figure.svg_file(), encoding="utf-8")
-        else:
-            file.write_bytes(figure.png())
+        _write_figure(figure_of(run, own, which, threshold), file, suffix)
+
+
+def _write_figure(figure: Figure, file: Path, suffix: str) -> None:
+    if suffix == ".svg":
+        file.write_text(figure.svg_file(), encoding="utf-8")
+    else:
+        file.write_bytes(figure.png())
 
 
 def most_surprising(own: Explained) -> int:

@@ -13,7 +13,7 @@ from seriatim.report.charts import WIDTH
 from seriatim.report.pictures import data_uri, png_bytes
 
 if TYPE_CHECKING:
-    from PIL import ImageDraw
+    from PIL import Image, ImageDraw
 
 _PAPER = "#ffffff"
 
@@ -65,6 +65,7 @@ class _Words(NamedTuple):
     words: str
     kind: str
     anchor: str
+    turned: bool
 
 
 class _Raster(NamedTuple):
@@ -110,9 +111,11 @@ class Figure:
         if len(boxes):
             self._shapes.append(_Boxes(np.asarray(boxes, dtype=np.float64), kind))
 
-    def text(self, x: float, y: float, words: str, kind: str = "axis", anchor: str = "start") -> None:
-        """Write words on the base line y; `anchor` is "start", "middle" or "end"."""
-        self._shapes.append(_Words(x, y, _printable(words), kind, anchor))
+    def text(
+        self, x: float, y: float, words: str, kind: str = "axis", anchor: str = "start", turned: bool = False
+    ) -> None:
+        """Write words on the base line y; `anchor` is "start", "middle" or "end". Turned, they go up the line x."""
+        self._shapes.append(_Words(x, y, _printable(words), kind, anchor, turned))
 
     def picture(self, colours: np.ndarray, box: tuple[float, float, float, float]) -> None:
         """Stretch colours (H, W, 3) uint8 over a box of left, top, width and height."""
@@ -152,6 +155,8 @@ class Figure:
                 left, top, width, height = (round(v * fine) for v in shape.box)
                 picture = Image.fromarray(np.ascontiguousarray(shape.colours))
                 canvas.paste(picture.resize((max(1, width), max(1, height)), Image.Resampling.BICUBIC), (left, top))
+            elif isinstance(shape, _Words) and shape.turned:
+                _paint_turned(canvas, shape, fine)
             else:
                 _paint(ImageDraw.Draw(canvas, "RGBA"), shape, fine)
         canvas = canvas.resize((self.width * scale, self.height * scale), Image.Resampling.BOX)
@@ -162,8 +167,9 @@ class Figure:
 
 def _svg(shape: _Line | _Area | _Boxes | _Words | _Raster) -> str:
     if isinstance(shape, _Words):
+        turned = f' transform="rotate(-90 {shape.x:.1f} {shape.y:.1f})"' if shape.turned else ""
         return (
-            f'<text class="{shape.kind}" x="{shape.x:.1f}" y="{shape.y:.1f}" text-anchor="{shape.anchor}">'
+            f'<text class="{shape.kind}" x="{shape.x:.1f}" y="{shape.y:.1f}" text-anchor="{shape.anchor}"{turned}>'
             f"{escape(shape.words)}</text>"
         )
     if isinstance(shape, _Raster):
@@ -197,6 +203,21 @@ def _paint(draw: ImageDraw.ImageDraw, shape: _Line | _Area | _Boxes | _Words, fi
             draw.line(points, fill=colour, width=max(1, round(paint.width * fine)), joint="curve")
         else:
             draw.polygon(points, fill=colour)
+
+
+def _paint_turned(canvas: Image.Image, words: _Words, fine: int) -> None:
+    """Write words upwards: on a line of their own, which is turned."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(12 * fine)
+    ascent, descent = font.getmetrics()
+    length = max(1, round(font.getlength(_plain(words.words))))
+    line = Image.new("L", (length, ascent + descent))
+    ImageDraw.Draw(line).text((0, ascent), _plain(words.words), fill=255, font=font, anchor="ls")
+    line = line.rotate(90, expand=True)
+    start = {"start": length, "middle": length // 2, "end": 0}[words.anchor]
+    corner = (round(words.x * fine) - ascent, round(words.y * fine) - start)
+    canvas.paste(PAINTS[words.kind].fill, (*corner, corner[0] + line.width, corner[1] + line.height), line)
 
 
 def _printable(words: str) -> str:

@@ -1,5 +1,6 @@
 """What an exact p(x) is good for: evaluate, complete, explain, generate, classify."""
 
+from seriatim.tasks.attention import AttentionMaps, attention_maps
 from seriatim.tasks.baselines import Baseline, baselines
 from seriatim.tasks.beam import Hypothesis, beam_search
 from seriatim.tasks.calibration import Quality, calibration_error, fit_temperature, log_posterior, quality
@@ -25,6 +26,7 @@ from seriatim.tasks.surprise import Surprise, read_along, read_parts, surprise, 
 
 __all__ = [
     "REGIONS",
+    "AttentionMaps",
     "Baseline",
     "Classification",
     "Completion",
@@ -35,6 +37,7 @@ __all__ = [
     "Hypothesis",
     "Quality",
     "Surprise",
+    "attention_maps",
     "baselines",
     "beam_search",
     "bits_per_dim",
