@@ -327,7 +327,7 @@ def test_a_report_of_colours_shows_every_job(work, tmp_path):
     parameters = sum(p.numel() for p in runs.load(work / "colours").parameters())
     for shown in ("nats per image", "bits/dim", "95 % interval", f"{parameters:,} parameters", "bits per pixel"):
         assert shown in html
-    assert re.search(r"[\d.]+ m?s per sample, 10 at once, cpu, \d+ thread", html)
+    assert re.search(r"[\d.]+ m?s per sample, 10 at once, native engine, cpu, \d+ thread", html)
     assert html.count('alt="a sample of sky"') == html.count('alt="a sample of sun"') == 5
     tiles = [decoded(uri) for uri in re.findall(r'src="data:image/png;base64,([^"]+)" alt="training rows"', html)]
     train = load(work / "pictures", levels=8).train

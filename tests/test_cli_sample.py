@@ -12,6 +12,7 @@ from seriatim import runs
 from seriatim.context import Labels
 from seriatim.controls import Controls
 from seriatim.ending import Ending
+from seriatim.engine import cpu
 from seriatim.heads import Categorical, MixtureOfLogistics
 from seriatim.models import LSTM, MADE, OrderAgnosticMADE
 from seriatim.tasks import generate, generate_scored
@@ -119,3 +120,13 @@ def test_refusals_name_the_option(work, tmp_path):
     for name, options, words in refusals:
         refused("sample", work / name, *options, "--out", out, words=words)
     assert not out.exists()
+
+
+def test_verbose_tells_the_path_once(work, tmp_path, monkeypatch):
+    native = "engine: native engine: faster than PyTorch for every kind of model and batch size that was measured\n"
+    many = ("-n", 5, "--batch-size", 2, "--verbose")
+    assert ok("sample", work / "bits", *many).stderr.count(native) == 1
+    assert ok("sample", work / "sequence", *many, "--out", tmp_path / "x.npy").stderr.startswith(native)
+    assert "engine" not in ok("sample", work / "bits", "-n", 2).stderr
+    monkeypatch.setattr(cpu, "kernels", lambda: None)
+    assert ok("sample", work / "bits", *many).stderr == "engine: step by step in PyTorch: numba cannot be loaded\n"

@@ -302,10 +302,18 @@ def test_impossible_categories_are_never_drawn():
 # ---- the choice of path ----
 
 
-def test_choice():
+def test_choice(caplog):
     model = small(Categorical(3))
-    assert engine.choose(model, 1).program is not None
-    assert engine.choose(model, 1, "reference").program is None
+    caplog.set_level("INFO", "seriatim.engine")
+    for asked, wanted in (("auto", "faster than PyTorch"), ("native", "asked for")):
+        choice = engine.choose(model, 1, asked)
+        assert choice.program is not None
+        assert choice.reason.startswith(wanted)
+    assert engine.choose(model, 1, "reference") == engine.Choice(None, "asked for")
+    assert engine.choose(model, 0) == engine.Choice(None, "there is nothing to sample")
+    told = [record.getMessage().split(": ") for record in caplog.records]
+    assert [path for path, _ in told] == ["native engine"] * 2 + ["step by step in PyTorch"] * 2
+    assert [reason for _, reason in told[1:]] == ["asked for", "asked for", "there is nothing to sample"]
     with pytest.raises(ValueError, match="engine: expected 'auto', 'native' or 'reference', got 'fast'"):
         engine.choose(model, 1, "fast")
     cannot = AutoregressiveModel(CausalSequential(nn.Linear(3, 3), nn.Softsign()), Categorical(3), Order((5,)))

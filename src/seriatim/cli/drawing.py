@@ -48,7 +48,8 @@ def drawn(run: Run, joint: Joint, view: View, seed: int, orders: int | None) -> 
 
 def timed(run: Run, joint: Joint, num: int, seed: int) -> tuple[np.ndarray, str]:
     """Draw samples, and say how long one took."""
-    if engine.can_lower(run.model):  # what is compiled first is not the samples' time
+    choice = engine.choose(run.model, num)
+    if choice.program is not None:  # what is compiled first is not the samples' time
         generate(run.joint(None if run.model.encoder is None else torch.tensor(0)), 1, seed=seed)
     started = time.perf_counter()
     samples = generate(joint, num, seed=seed).cpu().numpy()
@@ -57,4 +58,4 @@ def timed(run: Run, joint: Joint, num: int, seed: int) -> tuple[np.ndarray, str]
     device = run.model.device.type
     threads = torch.get_num_threads()
     where = f"{device}, {threads} thread{'s' if threads > 1 else ''}" if device == "cpu" else device
-    return samples, f"{shown} per sample, {num} at once, {where}"
+    return samples, f"{shown} per sample, {num} at once, {choice.path}, {where}"

@@ -25,6 +25,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Results as JSON on std
 SeedOption = Annotated[int, typer.Option("--seed", help="Of everything random; the same seed, the same result.")]
 DeviceOption = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda|mps", help="Where to compute.")]
 BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Rows at a time.")]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Say whether values are drawn by the native engine, and why.")
+]
 OrdersOption = Annotated[
     int | None,
     typer.Option("--orders", min=1, help="Order-agnostic models: average p(x) over so many random orders."),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,29 @@ from seriatim.cli.errors import UserError
 def say(message: str) -> None:
     """Tell the user something that is no result, on stderr."""
     print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def engine_told() -> Iterator[None]:
+    """Say how values are drawn, and why so, each way once."""
+    said: set[str] = set()
+
+    def told(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if message not in said:
+            said.add(message)
+            say(f"engine: {message}")
+        return False
+
+    logger = logging.getLogger("seriatim.engine")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addFilter(told)
+    try:
+        yield
+    finally:
+        logger.removeFilter(told)
+        logger.setLevel(level)
 
 
 def show(text: str) -> None:

@@ -20,8 +20,9 @@ from seriatim.cli.options import (
     OutOption,
     RunArgument,
     SeedOption,
+    VerboseOption,
 )
-from seriatim.cli.output import csv_text, ending, progress, say, show, show_json, write_file
+from seriatim.cli.output import csv_text, ending, engine_told, progress, say, show, show_json, write_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +56,7 @@ class Drawn(NamedTuple):
 
 
 def run(
+    call: typer.Context,
     path: RunArgument,
     num: Annotated[
         int | None,
@@ -97,6 +99,7 @@ def run(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     json: JsonOption = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Draw exact samples: a picture (.png, for images), an array (.npy) or a table (.csv; also on stdout); of sequences
     text (.txt; also on stdout), sound (.wav, .flac, .ogg), a table (.csv) or values and lengths (.npz).
@@ -108,6 +111,8 @@ def run(
     controls = controls_of(temperature, top_k, top_p, min_p)
     from seriatim.cli.loading import open_run
 
+    if verbose:
+        call.with_resource(engine_told())
     own = open_run(path, device)
     if own.model.codec is not None:
         from seriatim.cli import sample_sequences as sequences

@@ -58,27 +58,27 @@ def imagine(run: Run, data: Sequences, seed: int) -> Imagined:
     count = len(rows.values) if contexts is not None or data.ends else count
     sampled = torch.cat(list(stream(model, count, contexts, **options)), dim=1)
     one = None if contexts is None else contexts[:1]
-    each, native = seconds_per_value(model, one, length)
+    each, path = seconds_per_value(model, one, length)
     threads = torch.get_num_threads()
     where = f"{model.device.type}, {threads} thread{'s' if threads > 1 else ''}"
-    how = f"one sequence alone, {'native engine' if native else 'step by step in PyTorch'}, {where}"
+    how = f"one sequence alone, {path}, {where}"
     made = [_values(model, row) for row in sampled]
     return Imagined(made, rows.values, names, contexts, each, how)
 
 
 @torch.no_grad()
-def seconds_per_value(model: AutoregressiveModel, context: Tensor | None, length: int) -> tuple[float, bool]:
-    """Return what one position of one sequence takes, without what is done once for all, and whether it was native.
+def seconds_per_value(model: AutoregressiveModel, context: Tensor | None, length: int) -> tuple[float, str]:
+    """Return what one position of one sequence takes, without what is done once for all, and by what.
 
     Sequences are drawn one after another, for a second or so; those that end early count as far as they went.
     """
     joint = model(context, length=length)
     joint = joint if joint.batch_shape else joint.expand((1,))
-    program = engine.choose(model, 1, "auto", joint.order).program
+    choice = engine.choose(model, 1, "auto", joint.order)
     positions, spent = 0, 0.0
     for row in range(_MOST_TIMED):
         rows = torch.tensor([row])
-        session = None if program is None else engine.start(joint, rows, 0, program)
+        session = None if choice.program is None else engine.start(joint, rows, 0, choice.program)
         started = time.perf_counter()
         x = generate(joint, 1, seed=0, first_row=row) if session is None else session.advance(length).values
         took = time.perf_counter() - started
@@ -86,7 +86,7 @@ def seconds_per_value(model: AutoregressiveModel, context: Tensor | None, length
             positions, spent = positions + min(length, len(_values(model, x[0])) + 1), spent + took
         if row and spent > _TIMED:
             break
-    return spent / positions, program is not None
+    return spent / positions, choice.path
 
 
 def _values(model: AutoregressiveModel, row: Tensor) -> np.ndarray:

@@ -7,6 +7,7 @@ read the same addressed noise.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -43,6 +44,9 @@ __all__ = [
 
 Engine = Literal["auto", "native", "reference"]
 """How rows are sampled: native where it can be, native or an error, or `rollout`."""
+
+_MEASURED = "faster than PyTorch for every kind of model and batch size that was measured"
+_LOGGER = logging.getLogger(__name__)  # tells, at level INFO, which path rows took
 
 
 def lower(model: AutoregressiveModel, order: Order | None = None, controls: Controls = EXACT) -> Program:
@@ -98,10 +102,15 @@ def can_lower(model: AutoregressiveModel) -> bool:
 
 
 class Choice(NamedTuple):
-    """How rows will be sampled: a program, or None for `rollout` and the reason."""
+    """How rows will be sampled, and why: by a program, or, where that is None, by `rollout`."""
 
     program: Program | None
-    reason: str = ""
+    reason: str
+
+    @property
+    def path(self) -> str:
+        """What samples, in words."""
+        return "step by step in PyTorch" if self.program is None else "native engine"
 
 
 def choose(
@@ -112,6 +121,8 @@ def choose(
     controls: Controls = EXACT,
 ) -> Choice:
     """Choose the path for `batch_size` rows: native wherever it can be, for it was faster in every case measured.
+
+    The path and the reason are logged.
 
     Args:
         model: what is sampled.
@@ -130,6 +141,14 @@ def choose(
     """
     if engine not in ("auto", "native", "reference"):
         raise ValueError(f"engine: expected 'auto', 'native' or 'reference', got {engine!r}")
+    choice = _chosen(model, batch_size, engine, order, controls)
+    _LOGGER.info("%s: %s", choice.path, choice.reason)
+    return choice
+
+
+def _chosen(
+    model: AutoregressiveModel, batch_size: int, engine: Engine, order: Order | None, controls: Controls
+) -> Choice:
     if engine == "reference" or batch_size == 0:
         return Choice(None, "asked for" if batch_size else "there is nothing to sample")
     try:
@@ -138,7 +157,7 @@ def choose(
         reason = str(error)
     else:
         if cpu.kernels() is not None:
-            return Choice(program)
+            return Choice(program, "asked for" if engine == "native" else _MEASURED)
         reason = "numba cannot be loaded"
     if engine == "native":
         raise ValueError(f"engine: expected a model that can be sampled natively, but {reason}")
