@@ -210,7 +210,7 @@ def _paint_turned(canvas: Image.Image, words: _Words, fine: int) -> None:
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(12 * fine)
-    ascent, descent = font.getmetrics()
+    ascent, descent = 12 * fine, 4 * fine
     length = max(1, round(font.getlength(_plain(words.words))))
     line = Image.new("L", (length, ascent + descent))
     ImageDraw.Draw(line).text((0, ascent), _plain(words.words), fill=255, font=font, anchor="ls")
