@@ -125,6 +125,19 @@ def test_groups_hold_so_many_values_at_most():
     assert len(batches) < len(WORDS)
 
 
+def test_groups_of_pairs_hold_so_many_values_of_sources_too():
+    rng = np.random.default_rng(1)
+    sources, targets = rng.integers(1, 60, 80), rng.integers(1, 4, 80)
+    rows, context = (Ragged(np.arange(sum(own)) % 3, own) for own in (targets, sources))
+    data = SequenceData(rows, train_context=context, ends=True)
+    seen = 0
+    for batch in data.batches(TrainConfig(batch_values=200)):
+        assert batch.x.shape[0] * max(batch.x.shape[1], batch.context.shape[1]) <= 200
+        assert bool((batch.context >= 0).sum(1).min() * 2 > batch.context.shape[1] - 8)  # those of like length
+        seen += len(batch.x)
+    assert seen == 80
+
+
 def test_lanes_cut_streams_and_keep_their_contexts():
     stream, labels = Ragged(np.arange(23), [15, 8]), torch.tensor([[4], [6]])
     cut, context = in_lanes(stream, labels, 4)

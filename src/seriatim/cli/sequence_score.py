@@ -8,10 +8,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from seriatim import data as data_module
@@ -135,12 +137,19 @@ def surprise_of(run: Run, rows: SequenceRows, contexts: Tensor | None, batch_siz
     if not rows.values:
         raise UserError(f"{rows.source}: expected sequences, got none")
     chunk = max(32, _AT_ONCE // min(batch_size, len(rows.values)))
+    options |= {"batch_size": batch_size, "chunk_length": min(chunk, _BLOCK)}
+    # Of targets of one length those go together whose sources are of like length too.
+    order = np.arange(len(rows.values)) if rows.sources is None else np.argsort([len(own) for own in rows.sources])
+    back, ordered = np.argsort(order), None if contexts is None else contexts[torch.from_numpy(order)]
     try:
-        return surprise(
-            run.model, rows.values, contexts, batch_size=batch_size, chunk_length=min(chunk, _BLOCK), **options
-        )
+        found = surprise(run.model, [rows.values[row] for row in order], ordered, **options)
     except ValueError as error:
         raise UserError(f"{rows.source}: {error}") from None
+    return replace(
+        found,
+        values=[found.values[place] for place in back],
+        ends=None if found.ends is None else found.ends[back],
+    )
 
 
 def _of_surprise(found: Surprise, values: list[np.ndarray], numbers: range) -> Iterator[Piece]:

@@ -26,7 +26,8 @@ class TrainConfig(BaseModel):
     batch_values: int | None = Field(
         default=None,
         ge=1,
-        description="sequences: values per step at most, those of like length together, in place of batch_size",
+        description="sequences: values per step at most, those of like length together, in place of batch_size; of "
+        "pairs sources and targets each",
     )
     chunk_length: int | None = Field(
         default=None,

@@ -193,7 +193,8 @@ class Parts:
     """The steps of one epoch over sequences; each iteration starts where `position()` says.
 
     Sequences are sorted by length, alike ones in an order decided by (seed, epoch), and cut into groups whose number
-    and lengths are the same in every epoch; the order of the groups is decided by (seed, epoch) too.
+    and lengths are the same in every epoch; the order of the groups is decided by (seed, epoch) too. A pair that is
+    read whole is as long as the longer of its source and its target.
 
     Args:
         rows: the sequences.
@@ -225,7 +226,10 @@ class Parts:
         self.windows = None if self.chunk is None or self.carry else _windows(rows.lengths + ends, self.chunk)
         lengths = rows.lengths + ends if self.windows is None else self.windows[:, 2]
         # The lengths that groups are made by: rounded up, so that groups do not depend on the order of alike ones.
-        self.keys = _rounded(lengths) if self.chunk is None else -(-lengths // self.chunk) * self.chunk
+        if self.chunk is not None:
+            self.keys = -(-lengths // self.chunk) * self.chunk
+        else:  # sources are padded too: the answers to a thousand long stories would not fit into memory
+            self.keys = _rounded(np.maximum(lengths, context.lengths) if isinstance(context, Ragged) else lengths)
         self.bounds = _bounds(np.sort(self.keys)[::-1], config)
         if min(stop - start for start, stop in self.bounds) < self.world_size:
             raise ValueError(f"batch_size: expected a sequence for each of {self.world_size} processes, got fewer")
