@@ -10,9 +10,10 @@ import torch
 from seriatim.autoregressive import rollout
 from seriatim.context import Labels
 from seriatim.ending import Ending
+from seriatim.engine import Stepper
 from seriatim.heads import Bernoulli, Categorical, Tokens
-from seriatim.models import LSTM, MADE, OrderAgnosticMADE, SourceEncoder, Transformer
-from seriatim.order import Order, Scan
+from seriatim.models import LSTM, MADE, OrderAgnosticMADE, SourceEncoder, Transformer, WaveNet
+from seriatim.order import Order, RandomOrder, Scan
 from seriatim.tasks import beam_search
 from seriatim.testing.case import space
 from zoo import randomised
@@ -192,6 +193,104 @@ def test_the_model_is_left_in_the_mode_it_was():
     model = translator().train()
     beam_search(model, SOURCES)
     assert model.training
+
+
+# ---- the native engine
+
+
+def ending_at(s, seed, model):
+    """The model with random weights; a lower s lets its sequences end later."""
+    randomised(model, seed)
+    with torch.no_grad():
+        model.network.output_bias[0] = s
+    return model
+
+
+def wider():
+    encoder = SourceEncoder(4, 16, num_layers=1, num_heads=2)
+    sizes = {"hidden_features": 16, "num_layers": 1, "num_heads": 2}
+    return ending_at(-5.0, 29, Transformer((9,), Ending(Tokens(7)), **sizes, encoder=encoder))
+
+
+def labelled():
+    return ending_at(-2.0, 38, LSTM((8,), Ending(Categorical(4)), hidden_features=5, num_layers=2, encoder=Labels(3)))
+
+
+SEARCHED = {
+    "source": lambda: (wider(), SOURCES),
+    "decoder": lambda: (ending_at(-2.0, 2, Transformer((7,), Ending(Tokens(12)), **SIZES)), None),
+    "rotary": lambda: (randomised(Transformer((7,), Tokens(5), **SIZES, norm="pre", positions="rotary")), None),
+    "labels": lambda: (labelled(), torch.arange(5) % 3),
+    "wavenet": lambda: (
+        randomised(WaveNet((9,), Categorical(6), num_blocks=1, layers_per_block=3, residual_features=4)),
+        None,
+    ),
+    "order": lambda: (randomised(MADE((5,), Categorical(3), hidden_features=(6,), order=RandomOrder((5,), 3))), None),
+}
+
+
+def searched(model, context, **options):
+    found = beam_search(model, context, **options)
+    log_prob = torch.tensor([h.log_prob for own in found for h in own])
+    return [[(h.values.tolist(), h.finished) for h in own] for own in found], log_prob
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+@pytest.mark.parametrize("options", [{"num_beams": 1}, {"num_beams": 3, "n_best": 2}, {"num_beams": 20, "n_best": 20}])
+def test_a_native_search_finds_what_the_reference_finds(name, options):
+    model, context = SEARCHED[name]()
+    model = model.float().eval()
+    options = {**options, "length_penalty": 0.6}
+    found, log_prob = searched(model, context, engine="native", **options)
+    wanted, log_p = searched(model, context, engine="reference", **options)
+    assert found == wanted
+    torch.testing.assert_close(log_prob, log_p, rtol=0, atol=1e-4)
+    assert searched(model, context, **options)[0] == wanted
+    if context is not None:  # a batch is its rows one by one, in batches of any size
+        alone = [searched(model, own[own >= 0], engine="native", **options)[0][0] for own in context]
+        assert alone == wanted
+        assert searched(model, context, engine="native", batch_size=2, **options)[0] == wanted
+
+
+def test_a_native_search_drops_the_rows_that_have_ended(monkeypatch):
+    model, rows = translator(50, num_symbols=5, seed=3, stop=1.0).float(), []
+    advance = Stepper.advance
+
+    def counting(self, value=None):
+        rows.append(len(self.session.rows))
+        return advance(self, value)
+
+    monkeypatch.setattr(Stepper, "advance", counting)
+    assert all(own[0].finished for own in beam_search(model, SOURCES, num_beams=3, engine="native"))
+    assert rows[0] == 5
+    assert max(rows) <= 15
+    assert rows[-1] < 10
+    assert len(rows) < 25
+
+
+def test_a_search_that_selects_other_rows_is_caught(monkeypatch):
+    model, context = SEARCHED["source"]()
+    model = model.float().eval()
+    wanted = searched(model, context, num_beams=3, engine="reference")[0]
+    assert searched(model, context, num_beams=3, engine="native")[0] == wanted
+    select = Stepper.select
+    monkeypatch.setattr(Stepper, "select", lambda self, rows: select(self, rows.roll(1)))
+    assert searched(model, context, num_beams=3, engine="native")[0] != wanted
+
+
+def test_what_is_not_native_is_refused_or_left_to_the_reference():
+    model = translator()  # float64
+    assert searched(model, SOURCES)[0] == searched(model, SOURCES, engine="reference")[0]
+    with pytest.raises(ValueError, match="natively, but the tape is float32"):
+        beam_search(model, SOURCES, engine="native")
+    with pytest.raises(ValueError, match="engine: expected 'auto', 'native' or 'reference', got 'fast'"):
+        beam_search(model, SOURCES, engine="fast")
+    broken = translator().float()
+    with torch.no_grad():
+        broken.network.network.output.bias[2] = torch.nan
+    for engine in ("native", "reference"):
+        with pytest.raises(ValueError, match="parameters: expected numbers, got NaN at position 0 of row 0"):
+            beam_search(broken, SOURCES, engine=engine)
 
 
 def test_bad_input_is_refused():

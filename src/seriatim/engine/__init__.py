@@ -19,10 +19,13 @@ from seriatim.engine.assembly import finish
 from seriatim.engine.cpu import Samples, Session
 from seriatim.engine.operands import CannotLower, Operand
 from seriatim.engine.program import Program
+from seriatim.engine.stepping import Stepper
 from seriatim.engine.tape import Tape
 from seriatim.order import Order
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from seriatim.autoregressive import Autoregressive
     from seriatim.model import AutoregressiveModel
 
@@ -34,6 +37,7 @@ __all__ = [
     "Program",
     "Samples",
     "Session",
+    "Stepper",
     "Tape",
     "can_lower",
     "choose",
@@ -49,13 +53,16 @@ _MEASURED = "faster than PyTorch for every kind of model and batch size that was
 _LOGGER = logging.getLogger(__name__)  # tells, at level INFO, which path rows took
 
 
-def lower(model: AutoregressiveModel, order: Order | None = None, controls: Controls = EXACT) -> Program:
+def lower(
+    model: AutoregressiveModel, order: Order | None = None, controls: Controls = EXACT, *, draw: bool = True
+) -> Program:
     """Lower a model's network and head, with the weights as they are now.
 
     Args:
         model: what is sampled.
         order: its order, of another length or other variables than the model's own; None for that one.
         controls: under which values are drawn.
+        draw: whether values are drawn; if not, parameters come out, and a `Stepper` is told the values.
 
     Raises:
         CannotLower: the head, a layer or controls of the head have no tape form; the message says which.
@@ -82,8 +89,15 @@ def lower(model: AutoregressiveModel, order: Order | None = None, controls: Cont
         params = tape.lower(model.network, tape.input)
         if params.size != head.num_params:
             raise CannotLower(f"the network has {params.size} outputs, the head {head.num_params} parameters")
+        if not draw:
+            tape.show(params)
+            return finish(tape, _as_they_are, params.size)
         samplers.draw(tape, head, tape.dense(params), samplers.Draw(tape.input.lag(-1), controls=controls))
         return finish(tape, decode, samplers.width(head))
+
+
+def _as_they_are(numbers: Tensor, first: int) -> Tensor:
+    return numbers.float()
 
 
 def can_lower(model: AutoregressiveModel) -> bool:
@@ -119,6 +133,8 @@ def choose(
     engine: Engine = "auto",
     order: Order | None = None,
     controls: Controls = EXACT,
+    *,
+    draw: bool = True,
 ) -> Choice:
     """Choose the path for `batch_size` rows: native wherever it can be, for it was faster in every case measured.
 
@@ -130,6 +146,7 @@ def choose(
         engine: what is asked for.
         order: as for `lower`.
         controls: as for `lower`.
+        draw: as for `lower`.
 
     Raises:
         ValueError: "native" is asked for where it cannot be.
@@ -141,18 +158,16 @@ def choose(
     """
     if engine not in ("auto", "native", "reference"):
         raise ValueError(f"engine: expected 'auto', 'native' or 'reference', got {engine!r}")
-    choice = _chosen(model, batch_size, engine, order, controls)
+    choice = _chosen(model, batch_size, engine, lambda: lower(model, order, controls, draw=draw))
     _LOGGER.info("%s: %s", choice.path, choice.reason)
     return choice
 
 
-def _chosen(
-    model: AutoregressiveModel, batch_size: int, engine: Engine, order: Order | None, controls: Controls
-) -> Choice:
+def _chosen(model: AutoregressiveModel, batch_size: int, engine: Engine, lowered: Callable[[], Program]) -> Choice:
     if engine == "reference" or batch_size == 0:
         return Choice(None, "asked for" if batch_size else "there is nothing to sample")
     try:
-        program, reason = lower(model, order, controls), ""
+        program, reason = lowered(), ""
     except CannotLower as error:
         reason = str(error)
     else:

@@ -84,12 +84,19 @@ class Session:
         self.program, self.seed, self.position = program, seed, position
         self.rows = rows.to("cpu", torch.int64).contiguous()
         self.state, self.memories = program.load(state, x, position), program.load_memories(state)
+        self._spare: list[Tensor] = []
         self._pace = Pace()
 
     def select(self, index: Tensor) -> None:
         """Keep some rows (B',), with repetition if wanted. A row takes its noise with it."""
-        self.state, self.rows = self.state[index], self.rows[index]
-        self.memories = [memory[index] for memory in self.memories]
+        own, spare = [self.state, *self.memories], self._spare
+        if not spare or len(spare[0]) < len(index):
+            spare = [rows.new_empty(len(index), rows.shape[1]) for rows in own]
+        (self.state, *self.memories), self._spare = (
+            [torch.index_select(rows, 0, index, out=free[: len(index)]) for rows, free in zip(own, spare, strict=True)],
+            own,
+        )  # memory that is new for each position would cost more than the copy
+        self.rows = self.rows[index]
 
     def advance(self, count: int, *, log_probs: bool = False) -> Samples:
         """Sample the next `count` positions.

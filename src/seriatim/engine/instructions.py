@@ -326,6 +326,10 @@ class Instructions(Storage):
         """Write x into y, a one-hot x as the vector it stands for."""
         self.instructions.append(Instruction(Op.EXPAND, [y], [x], (y.size, int(x.one_hot))))
 
+    def show(self, params: Operand) -> None:
+        """Append what hands out the parameters of a position."""
+        self.instructions.append(Instruction(Op.PARAMS, [], [self.dense(params)], (params.size, 0)))
+
     def until_end(self, params: Operand) -> Operand:
         """Append y = params, but y_0 = infinity where the last feature of the input says that a sequence has ended."""
         x, params = self.input, self.dense(params)

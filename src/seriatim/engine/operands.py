@@ -60,6 +60,7 @@ class Op(IntEnum):
     CHANNELS = 66  # the channels of a pixel from a mixture in which each moves the means of the next
     COLUMN = 67  # a symbol from logits, or a number from a mixture, as the column of the position says
     MARK = 64  # the mark of the end in place of the value, where it does
+    PARAMS = 69  # the parameters, in place of a value: whoever runs the tape chooses one, and writes what is read of it
     CONTROLLED = 68  # a value of finitely many, or whether the sequence ends here, under controls
 
 

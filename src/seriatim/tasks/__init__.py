@@ -18,6 +18,7 @@ from seriatim.tasks.classify import (
 from seriatim.tasks.complete import REGIONS, Completion, complete, log_prob_given, region
 from seriatim.tasks.evaluate import Evaluation, bits_per_dim, evaluate, paired_difference
 from seriatim.tasks.explain import Explanation, explain
+from seriatim.tasks.follow import follow
 from seriatim.tasks.generate import Generated, generate, generate_scored
 from seriatim.tasks.grow import Growth, grow
 from seriatim.tasks.sequence_baselines import sequence_baselines
@@ -52,6 +53,7 @@ __all__ = [
     "even_prefixes",
     "explain",
     "fit_temperature",
+    "follow",
     "generate",
     "generate_scored",
     "grow",

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from seriatim.autoregressive import Autoregressive, rollout
+from seriatim import engine as native_engine
+from seriatim.autoregressive import Autoregressive
 from seriatim.ending import Ending, ValueOrEnd
 from seriatim.heads import Categorical
 from seriatim.model import AutoregressiveModel
 from seriatim.tasks.rows import Joint, as_joint, in_eval_mode, take
+from seriatim.tasks.steps import steps
+
+if TYPE_CHECKING:
+    from seriatim.engine import Engine, Program
 
 
 class Hypothesis(NamedTuple):
@@ -42,6 +47,7 @@ def beam_search(
     max_length: int | None = None,
     n_best: int = 1,
     batch_size: int = 64,
+    engine: Engine = "auto",
 ) -> list[list[Hypothesis]]:
     """Find probable sequences of symbols: of all continuations of `num_beams` sequences, keep the most probable.
 
@@ -59,13 +65,15 @@ def beam_search(
         max_length: positions at most, that of the end among them; the model's own length if None.
         n_best: how many to return, at most; up to `num_beams`.
         batch_size: rows at a time. Sources of like lengths side by side are faster.
+        engine: "auto", "native" or "reference", as for `Autoregressive.sample`: what is found is the same.
 
     Returns:
         For each row (one for a batch shape of ()) its hypotheses, the best first: fewer than `n_best` where there are
         no more.
 
     Raises:
-        ValueError: values that are no symbols, an ensemble of orders, or a number out of its range.
+        ValueError: values that are no symbols, an ensemble of orders, a number out of its range, or "native" for a
+            model without it.
 
     References: Sequence to Sequence Learning with Neural Networks (Sutskever, Vinyals, Le, 2014); for the penalty,
     Google's Neural Machine Translation System (Wu et al., 2016).
@@ -92,12 +100,15 @@ def beam_search(
         raise ValueError(f"length_penalty: expected a finite number, got {length_penalty}")
     if max_length is not None and max_length != joint.order.length:
         joint = joint.model(joint.context, length=max_length).expand(joint.batch_shape)
+    count = joint.batch_shape[0] if joint.batch_shape else 1
     found = []
     with in_eval_mode(joint):
-        for index in torch.arange(joint.batch_shape[0] if joint.batch_shape else 1).split(batch_size):
+        beams = min(count, batch_size) * num_beams
+        program = native_engine.choose(joint.model, beams, engine, joint.order, draw=False).program
+        for index in torch.arange(count).split(batch_size):
             own = take(joint, index)
             assert isinstance(own, Autoregressive)
-            found += _Search(own, num_beams, length_penalty, n_best).run()
+            found += _Search(own, num_beams, length_penalty, n_best).run(program)
     return found
 
 
@@ -113,10 +124,10 @@ class _Search:
         self.values = torch.zeros(count, 0, dtype=torch.int64, device=device)  # (R, t)
         self.found: list[list[Hypothesis]] = [[] for _ in range(count)]
 
-    def run(self) -> list[list[Hypothesis]]:
-        """Return the hypotheses of each source, the best first."""
+    def run(self, program: Program | None) -> list[list[Hypothesis]]:
+        """Return the hypotheses of each source, the best first; the network is run by a program where there is one."""
         if len(self.source):
-            for _ in rollout(self.joint, self.choose):
+            for _ in steps(self.joint, self.choose, program):
                 if not len(self.source):
                     break
         return [own[: self.n_best] for own in self.found]

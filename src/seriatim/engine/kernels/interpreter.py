@@ -28,14 +28,14 @@ from seriatim.engine.kernels.memory import (
     resolve,
     store64,
 )
-from seriatim.engine.kernels.samplers import draw, mark, stop, write_end
+from seriatim.engine.kernels.samplers import draw, mark, show, stop, write_end
 from seriatim.engine.kernels.sources import FINGERPRINT
 from seriatim.engine.operands import Op
 from seriatim.engine.program import CURSOR, OPERAND, OPERANDS
 
 OK, STALE = -1, -2
-_ROW, _LOOP, _AGAIN, _STOP, _MARK, _CONTROLLED = (
-    int(op) for op in (Op.ROW, Op.LOOP, Op.AGAIN, Op.STOP, Op.MARK, Op.CONTROLLED)
+_ROW, _LOOP, _AGAIN, _STOP, _MARK, _CONTROLLED, _PARAMS = (
+    int(op) for op in (Op.ROW, Op.LOOP, Op.AGAIN, Op.STOP, Op.MARK, Op.CONTROLLED, Op.PARAMS)
 )
 _SAVED = 3  # what is kept of the position around a loop: the position, the lane and the column
 
@@ -168,6 +168,8 @@ def run(
                 if mark(at, operands, num_rows, values + 8 * column, width) and get(at, N2) and not clock:
                     _fill(at, cursors, offsets, operands, num_rows, values + 8 * step, width, step, stop_at - t - 1)
                     return OK, 0
+            elif op == _PARAMS:
+                show(at, operands, num_rows, values, width)
             elif op == _CONTROLLED:
                 bad = controlled(
                     at, t, lane, operands, rows, num_rows, key0, key1, values + 8 * column, width,
