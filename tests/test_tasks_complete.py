@@ -13,8 +13,9 @@ from scipy import stats
 from seriatim.columns import Columns
 from seriatim.context import Labels
 from seriatim.data import from_frame, infer_schema
-from seriatim.heads import Normal
-from seriatim.models import FVSBN, MADE, BayesNet, OrderAgnosticMADE
+from seriatim.ending import Ending
+from seriatim.heads import Categorical, Normal, QuantizedMixtureOfLogistics
+from seriatim.models import FVSBN, LSTM, MADE, BayesNet, GatedPixelCNN, OrderAgnosticMADE, PixelCNN
 from seriatim.order import Order, Scan
 from seriatim.tasks import complete, log_prob_given, region
 from test_tasks import bits, roughened
@@ -129,6 +130,49 @@ def test_a_completion_depends_on_its_number_and_row_only():
     assert many.samples.dtype == torch.uint8
     assert not torch.equal(many.samples, complete(model, x, mask, num=6, seed=3).samples)
     assert not torch.equal(many.samples[0], many.samples[1])
+
+
+def sizes(**more):
+    return {"hidden_features": 6, "num_layers": 2, **more}
+
+
+NATIVE = {
+    "made": (lambda: MADE((4, 4), Categorical(3), hidden_features=(20,)), "top"),
+    "any order": (lambda: OrderAgnosticMADE((4, 4), hidden_features=(20,)), "border"),
+    "image": (lambda: GatedPixelCNN((4, 4), QuantizedMixtureOfLogistics(8, 2), **sizes(encoder=Labels(3))), "top"),
+    "scan": (lambda: PixelCNN((4, 4), **sizes(order=Scan((4, 4), transpose=True))), "left"),
+    "reals": (lambda: MADE((4, 4), Normal(), hidden_features=(20,)), "top"),
+    "ends": (lambda: LSTM((16,), Ending(Categorical(4)), hidden_features=6), torch.arange(16) < 5),
+    "nothing given": (lambda: FVSBN((16,)), torch.zeros(16, dtype=torch.bool)),
+    "all but one": (lambda: FVSBN((16,)), torch.arange(16) < 15),
+}
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_native_completions_are_those_of_the_reference(name):
+    make, mask = NATIVE[name]
+    model = roughened(make())
+    if not model.head.discrete:
+        for parameter in model.parameters():  # values that do not grow from position to position
+            parameter.data.mul_(0.2)
+    context = torch.tensor([2, 0, 1]) if model.encoder is not None else None
+    x = model(context).sample(() if context is not None else (3,), seed=9)
+    options = {"num": 3, "seed": 4, "context": context}
+    found, wanted = (complete(model, x, mask, engine=engine, **options) for engine in ("native", "reference"))
+    torch.testing.assert_close(found.samples, wanted.samples, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.log_prob, wanted.log_prob, rtol=1e-5, atol=1e-3)
+    terms = log_prob_given(model, found.samples[1], mask, context=context)
+    torch.testing.assert_close(found.log_prob[1], terms, rtol=1e-5, atol=1e-3)
+    parts = complete(model, x, mask, batch_size=2, **options)
+    torch.testing.assert_close(parts.samples, found.samples, rtol=1e-4, atol=1e-4)
+    assert found.samples.dtype == wanted.samples.dtype == x.dtype
+
+
+def test_native_is_refused_where_it_cannot_be():
+    model = roughened(MADE((4, 4), hidden_features=(5,))).double()
+    with pytest.raises(ValueError, match=r"engine: .* natively, but the tape is float32"):
+        complete(model, torch.ones(1, 4, 4), "top", engine="native")
+    assert complete(model, torch.ones(1, 4, 4), "top").samples.shape == (8, 1, 4, 4)
 
 
 def test_contexts_go_with_their_rows():

@@ -5,19 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from seriatim.autoregressive import Autoregressive, rollout
+from seriatim.autoregressive import Autoregressive
 from seriatim.model import AutoregressiveModel
 from seriatim.models.bayesnet import BayesNet
 from seriatim.noise import random_seed, uniforms
 from seriatim.order import Order
 from seriatim.tasks.rows import Joint, as_joint, as_rows, in_eval_mode, map_rows, take
+from seriatim.tasks.sampler import Sampler
 from seriatim.tasks.tree import Beliefs, is_tree
+
+if TYPE_CHECKING:
+    from seriatim.engine import Engine
 
 REGIONS = ("top", "bottom", "left", "right", "center", "border")
 """Names of the parts of an image that may be given."""
@@ -90,6 +94,7 @@ def complete(
     seed: int | None = None,
     context: Any = None,
     batch_size: int = 256,
+    engine: Engine = "auto",
 ) -> Completion:
     """Draw exact completions of rows whose observed values are kept.
 
@@ -109,10 +114,12 @@ def complete(
             None.
         context: (N, *context event) for a conditional model.
         batch_size: completions at a time.
+        engine: "auto", "native" or "reference", as for `Autoregressive.sample`: the completions are the same. A tree
+            is swept, whatever the engine.
 
     Raises:
         ValueError: a pattern that is not exact for this model (the message says why and which are), a mask of a
-            wrong shape, or observed values outside the support.
+            wrong shape, observed values outside the support, or "native" for a model without it.
 
     Example:
         >>> from seriatim.models import MADE
@@ -128,14 +135,14 @@ def complete(
     places = mask.reshape(*mask.shape, *[1] * (rows.ndim - 1 - mask.ndim))
     filled = _checked(joint, rows, places)
     seed = random_seed() if seed is None else seed
-    drawn, totals = _draw(joint, filled, mask, num, seed, batch_size)
+    drawn, totals = _draw(joint, filled, mask, num, Sampler(seed, engine, scored=True), batch_size)
     if joint.model.head.discrete or rows.is_floating_point():
         drawn = drawn.to(rows.dtype)
     return Completion(torch.where(places, rows.cpu(), drawn), totals, mask, exactness)
 
 
 def _draw(
-    joint: Autoregressive, rows: Tensor, mask: Tensor, num: int, seed: int, batch_size: int
+    joint: Autoregressive, rows: Tensor, mask: Tensor, num: int, sampler: Sampler, batch_size: int
 ) -> tuple[Tensor, Tensor]:
     """Draw completions (num, N, *event_shape) of checked rows (N, *event_shape), and their log p (num, N)."""
     index = torch.arange(len(rows)).repeat_interleave(num)
@@ -146,7 +153,7 @@ def _draw(
     with torch.no_grad(), in_eval_mode(joint):
         for part in torch.arange(len(index)).split(batch_size):
             own = index[part]
-            drawn, terms = draw(take(joint, own), rows[own], mask, addresses[part], seed)
+            drawn, terms = draw(take(joint, own), rows[own], mask, addresses[part], sampler)
             values.append(drawn.cpu())
             log_prob.append(terms.cpu())
     if not values:
@@ -234,21 +241,24 @@ def _checked(joint: Autoregressive, rows: Tensor, places: Tensor) -> Tensor:
     return filled
 
 
-def _complete_prefix(joint: Joint, rows: Tensor, mask: Tensor, addresses: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def _complete_prefix(
+    joint: Joint, rows: Tensor, mask: Tensor, addresses: Tensor, sampler: Sampler
+) -> tuple[Tensor, Tensor]:
     """Read the observed prefix as one chunk, then sample on: values (B, *event_shape) and log p of what was drawn."""
     assert isinstance(joint, Autoregressive)
-    lanes, known = joint.model.head.num_uniforms, int(mask.sum())
-    given = joint.order.to_positions(rows)[:, :known].to(joint.model.device)
-    u = uniforms(seed, addresses, torch.arange(known, joint.order.length), lanes).to(joint.model.device)
-    steps = list(rollout(joint, lambda t, p: p.from_uniforms(u[:, t - known, None]), prefix=given))
-    if not steps:
+    model, known = joint.model, int(mask.sum())
+    given = joint.order.to_positions(rows)[:, :known].to(model.device, model.head.value_dtype or model.dtype)
+    blocks = list(sampler.blocks(joint, addresses, joint.order.length, given))
+    if not blocks:
         return rows, torch.zeros(len(rows))
-    drawn = torch.cat([step.value for step in steps], dim=1)
-    terms = torch.cat([step.conditional.log_prob(step.value) for step in steps], dim=1)
+    drawn = torch.cat([block.values for block in blocks], dim=1)
+    terms = torch.cat([block.log_prob for block in blocks if block.log_prob is not None], dim=1)
     return joint.order.to_data(torch.cat([given.to(drawn.dtype), drawn], dim=1)), terms.sum(1)
 
 
-def _complete_tree(joint: Joint, rows: Tensor, mask: Tensor, addresses: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def _complete_tree(
+    joint: Joint, rows: Tensor, mask: Tensor, addresses: Tensor, sampler: Sampler
+) -> tuple[Tensor, Tensor]:
     """Sweep up and down a tree: values (B, *event_shape) and log p of what was drawn."""
     assert isinstance(joint, Autoregressive)
     net = joint.model
@@ -256,7 +266,7 @@ def _complete_tree(joint: Joint, rows: Tensor, mask: Tensor, addresses: Tensor, 
     beliefs = Beliefs(net, joint.order.to_positions(net.head.codes(rows)), joint.order.to_positions(mask[None])[0])
     if not bool(beliefs.log_evidence.isfinite().all()):
         raise ValueError("x: expected observed values of positive probability, got a row that the tables exclude")
-    u = uniforms(seed, addresses, torch.arange(joint.order.length), 1)[..., 0]
+    u = uniforms(sampler.seed, addresses, torch.arange(joint.order.length), 1)[..., 0]
     drawn = net.head.values(joint.order.to_data(beliefs.sample(u)))
     return drawn, joint.log_prob(drawn).double().cpu() - beliefs.log_evidence
 
