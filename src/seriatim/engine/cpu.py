@@ -17,7 +17,9 @@ from seriatim.causal import State
 from seriatim.engine.pace import Pace
 from seriatim.engine.program import Program
 
-BLOCK_ROWS = 64  # rows that go through an instruction together: they share one read of the weights
+BLOCK_ROWS = 64  # most rows that go through an instruction together: they share one read of the weights
+_FEWEST_ROWS = 8
+_CACHE = 3 << 20  # bytes of states that stay near while weights that also do are read
 _TILE_ROWS = 4  # rows of the matrix product's block
 
 
@@ -125,7 +127,7 @@ class Session:
             most = min(torch.get_num_threads(), num_rows)
             threads, count = self._pace.plan(num_rows, end - self.position, most)
             if threads not in blocks:
-                cuts = cut(num_rows, threads)
+                cuts = cut(num_rows, threads, block_rows(self.program))
                 blocks[threads] = [_Block(self, module, rows, numbers, scores, end) for rows in cuts]
             started = time.perf_counter()
             _advance(blocks[threads], self.position, self.position + count, threads)
@@ -151,7 +153,8 @@ class _Block:
         program, rows = session.program, session.rows[block]
         self.module, self.rows, self.first = module, rows, end - numbers.shape[1]
         self.numbers, self.scores = numbers[block], scores[block]
-        scratch, workspace = torch.empty(len(rows), program.scratch_size), np.empty(_workspace_size(session))
+        scratch = torch.empty(len(rows), program.scratch_size)
+        workspace = np.empty(2 * len(rows) + _workspace_size(session))  # uniforms and logits of all rows come first
         num_cursors, num_clocks = len(program.cursors), len(program.spans) - 1
         memory = np.zeros(module.memory_size(num_cursors, num_clocks), np.int64)
         own = [session.state[block], scratch, *(memory[block] for memory in session.memories)]
@@ -180,17 +183,39 @@ class _Block:
         return None if position == self.module.OK else (position, int(self.rows[row]))
 
 
-def cut(num_rows: int, threads: int) -> list[slice]:
+def block_rows(program: Program) -> int:
+    """Return how many rows go through an instruction together, at most.
+
+    Large weights are read once for as many rows as may be; of small ones the rows' states are what fills the cache.
+
+    Example:
+        >>> from seriatim import engine
+        >>> from seriatim.models import FVSBN, PixelCNN
+        >>> [block_rows(engine.lower(model)) for model in (FVSBN((4,)), PixelCNN((28, 28), num_layers=15))]
+        [64, 16]
+    """
+    if 4 * program.weights.numel() > 2 * _CACHE:
+        return BLOCK_ROWS
+    fit = _CACHE // (4 * program.state_size) // _FEWEST_ROWS * _FEWEST_ROWS
+    return max(_FEWEST_ROWS, min(fit, BLOCK_ROWS))
+
+
+def cut(num_rows: int, threads: int, most: int = BLOCK_ROWS) -> list[slice]:
     """Cut rows into equal blocks, as many for each thread, but of whole tiles where a block has more than half of one.
+
+    Args:
+        num_rows: B.
+        threads: how many share them.
+        most: rows in a block.
 
     Example:
         >>> cut(16, threads=2), cut(3, threads=2)
         ([slice(0, 8, None), slice(8, 16, None)], [slice(0, 2, None), slice(2, 3, None)])
     """
-    turns = max(1, -(-num_rows // (threads * BLOCK_ROWS)))
+    turns = max(1, -(-num_rows // (threads * most)))
     size = max(1, -(-num_rows // (threads * turns)))
     if size > _TILE_ROWS // 2:
-        size = min(-(-size // _TILE_ROWS) * _TILE_ROWS, BLOCK_ROWS)
+        size = min(-(-size // _TILE_ROWS) * _TILE_ROWS, most)
     return [slice(start, min(start + size, num_rows)) for start in range(0, num_rows, size)]
 
 

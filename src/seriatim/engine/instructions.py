@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from seriatim.engine.operands import (
     ALIGN,
     CUT,
+    DOT,
     PANEL,
     Act,
     Arena,
@@ -188,10 +189,17 @@ class Instructions(Storage):
             ends: (T + 1,) where the inputs of each position end, and its outputs.
             load: reads the inputs so far and what the outputs start from, (B, 1, F + P), from the layer's state.
         """
-        kept = self.constant(sum(weight.shape), load)
-        table = torch.cat([torch.tensor([*ends[0], *ends[1]], dtype=torch.float32), weight.flatten()])
+        features = -(-weight.shape[1] // DOT) * DOT  # what is behind the inputs is 0
+
+        def spaced(state: Any) -> Tensor:
+            inputs, starts = load(state).split(weight.shape[::-1], dim=-1)
+            return torch.cat([nn.functional.pad(inputs, (0, features - weight.shape[1])), starts], dim=-1)
+
+        kept = self.constant(features + weight.shape[0], spaced)
+        rows = nn.functional.pad(weight, (0, features - weight.shape[1]))
+        table = torch.cat([torch.tensor([*ends[0], *ends[1]], dtype=torch.float32), rows.flatten()])
         most = max(b - a for a, b in pairwise(ends[1]))
-        numbers = (len(ends[0]) - 1, weight.shape[1])
+        numbers = (len(ends[0]) - 1, features)
         return self._append(Op.RAGGED, max(most, 1), [self.dense(x), kept, self.weight(table)], *numbers)
 
     def look_up(

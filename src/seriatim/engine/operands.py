@@ -23,6 +23,7 @@ ENDLESS = 2**40
 
 ALIGN = 16  # floats: a cache line, and the width of the narrowest matrix tile
 PANEL = 64  # columns of a packed weight panel
+DOT = 32  # numbers that a product of two vectors takes at once
 CUT = 2**14  # where large whole numbers are cut in two, so that both parts are exact in float32
 
 

@@ -9,43 +9,74 @@ import math
 import numpy as np
 from numba import njit
 
-from seriatim.engine.kernels.memory import load, load64, store, store64
-from seriatim.engine.kernels.numbers import ZERO, copy, exp64
-from seriatim.engine.operands import ALIGN
+from seriatim.engine.kernels.memory import NIL, load, store
+from seriatim.engine.kernels.numbers import ONE, ZERO, copy, exp32
+from seriatim.engine.kernels.tile import LANES, narrow_1x8, narrow_1x16, tile_1x64
+from seriatim.engine.operands import ALIGN, PANEL
 
 
 @njit
+def _weighed(y, size, x, w, w_stride, count):
+    """Write sum_i x[i] w[i, :], the columns in whole tiles; those that are left over stay as they are."""
+    product = (y, NIL, NIL, NIL, y, NIL, NIL, NIL, x, NIL, count, NIL)
+    for i in range(size):
+        store(y, i, ZERO)
+    c = 0
+    while c + LANES <= size:
+        if c + PANEL <= size:
+            tile_1x64(product, 0, c, w + 4 * c, w_stride)
+            c += PANEL
+        elif c + ALIGN <= size:
+            narrow_1x16(product, 0, c, w + 4 * c, w_stride)
+            c += ALIGN
+        else:
+            narrow_1x8(product, 0, c, w + 4 * c, w_stride)
+            c += LANES
+    for i in range(count):
+        own, row = load(x, i), w + 4 * i * w_stride
+        for k in range(c, size):
+            store(y, k, load(y, k) + own * load(row, k))
+
+
+@njit
+def _largest(x, count):
+    """Return the largest number; of more than one chain, for a comparison waits for the one before."""
+    a = b = c = d = load(x, 0)
+    for s in range(0, count - 3, 4):
+        p, q, r, t = load(x, s), load(x, s + 1), load(x, s + 2), load(x, s + 3)
+        a, b, c, d = p if p > a else a, q if q > b else b, r if r > c else c, t if t > d else d
+    for s in range(count - count % 4, count):
+        p = load(x, s)
+        a = p if p > a else a
+    a, c = b if b > a else a, d if d > c else c
+    return c if c > a else a
+
+
+@njit(fastmath={"contract", "reassoc"})
+def _shares(scores, count, scale, highest):
+    """Write exp(scale score - highest) and return their sum: NaN if one is."""
+    total = ZERO
+    for s in range(count):
+        share = exp32(load(scores, s) * scale - highest)
+        store(scores, s, share)
+        total += share
+    return total
+
+
+@njit(error_model="numpy")
 def _mix(y, query, keys, values, size, heads, stride, count, scores):
     """Write the values of `count` keys, weighed by what the query makes of them; zeros where there are none.
 
     Number i of key s lies at i * stride + s, that of value s at s * size + i.
     """
     width = size // heads
-    scale = 1.0 / math.sqrt(width)
-    for i in range(size):
-        store(y, i, ZERO)
+    scale = np.float32(1.0 / math.sqrt(width))
     for head in range(0, size, width):
-        for s in range(count):
-            store64(scores, s, 0.0)
+        _weighed(scores, count, query + 4 * head, keys + 4 * head * stride, stride, width)
+        total = _shares(scores, count, scale, _largest(scores, count) * scale) if count else ONE
+        _weighed(y + 4 * head, width, scores, values + 4 * head, size, count)
         for i in range(head, head + width):
-            q, row = np.float64(load(query, i)) * scale, keys + 4 * i * stride
-            for s in range(count):
-                store64(scores, s, load64(scores, s) + q * np.float64(load(row, s)))
-        highest, known = load64(scores, 0), True
-        for s in range(count):
-            score = load64(scores, s)
-            known &= score == score
-            highest = score if score > highest else highest
-        total = 0.0
-        for s in range(count):
-            score = exp64(load64(scores, s) - highest)
-            store64(scores, s, score)
-            total += score
-        total = total if known else math.nan
-        for s in range(count):
-            share, row = np.float32(load64(scores, s) / total), values + 4 * s * size
-            for i in range(head, head + width):
-                store(y, i, load(y, i) + share * load(row, i))
+            store(y, i, load(y, i) / total)
 
 
 @njit

@@ -16,7 +16,8 @@ from seriatim.engine.kernels.tile import (
     NARROW,
     NARROW_ROWS,
     WIDE_COLUMNS,
-    dot,
+    dot_1,
+    dot_rows,
     narrow_1x16,
     narrow_1x32,
     narrow_rows,
@@ -25,10 +26,10 @@ from seriatim.engine.kernels.tile import (
     tile_4_wide,
     tile_4x16,
 )
-from seriatim.engine.operands import ALIGN, CUT, PANEL, Op, Tap
+from seriatim.engine.operands import ALIGN, CUT, DOT, PANEL, Op, Tap
 
-_ATTEND_SOURCE, _ROTATE, _LOOK_UP, _EXPAND, _UNTIL = (
-    int(op) for op in (Op.ATTEND_SOURCE, Op.ROTATE, Op.LOOK_UP, Op.EXPAND, Op.UNTIL)
+_ATTEND_SOURCE, _ROTATE, _LOOK_UP, _EXPAND, _DOT = (
+    int(op) for op in (Op.ATTEND_SOURCE, Op.ROTATE, Op.LOOK_UP, Op.EXPAND, Op.DOT)
 )
 _LINEAR, _ACTIVATE, _GATE, _ADD, _LSTM, _GRU, _NORM, _ATTEND, _RAGGED = (
     int(op) for op in (Op.LINEAR, Op.ACTIVATE, Op.GATE, Op.ADD, Op.LSTM, Op.GRU, Op.NORM, Op.ATTEND, Op.RAGGED)
@@ -183,20 +184,49 @@ def _norm(y, x, constants, size):
 
 
 @njit
-def _ragged(y, x, kept, table, size, positions, features, t):
+def _dot(y, y_stride, x, x_stride, w, count, rows):
+    """Add the product of x and w to one number of each row."""
+    row = 0
+    while row < rows:
+        y_row, x_row = y + 4 * row * y_stride, x + 4 * row * x_stride
+        if rows - row >= NARROW_ROWS:
+            dot_rows(y_row, y_stride, x_row, x_stride, w, count)
+            row += NARROW_ROWS
+        else:
+            dot_1(y_row, y_stride, x_row, x_stride, w, count)
+            row += 1
+
+
+@njit
+def _ragged(operands, size, positions, features, t, rows):
     """Keep the inputs of position t, and write the outputs that it owns; zeros where others own more."""
+    y, x, kept, table = get(operands, 0), get(operands, 1), get(operands, 2), get(operands, 3)
+    y_stride, x_stride = get(operands, NUM_OPERANDS), get(operands, NUM_OPERANDS + 1)
+    kept_stride = get(operands, NUM_OPERANDS + 2)
     ends = table + 4 * (positions + 1)
     first, last = int(load(table, t)), int(load(table, t + 1))
     begin, end = int(load(ends, t)), int(load(ends, t + 1))
     weights = ends + 4 * (positions + 1)
-    for i in range(last - first):
-        store(kept, first + i, load(x, i))
+    for row in range(rows):
+        for i in range(last - first):
+            store(kept + 4 * row * kept_stride, first + i, load(x + 4 * row * x_stride, i))
+        for k in range(size):
+            start = load(kept + 4 * row * kept_stride, features + begin + k) if begin + k < end else ZERO
+            store(y + 4 * row * y_stride, k, start)
+    seen = (last + DOT - 1) // DOT * DOT  # what is not there yet is 0
+    for k in range(end - begin):
+        _dot(y + 4 * k, y_stride, kept, kept_stride, weights + 4 * (begin + k) * features, seen, rows)
+
+
+@njit
+def _products(operands, size, count, rows):
+    """Write the product of x with some vectors, and a bias for each."""
+    y, x, bias, w = get(operands, 0), get(operands, 1), get(operands, 2), get(operands, 3)
+    y_stride, x_stride = get(operands, NUM_OPERANDS), get(operands, NUM_OPERANDS + 1)
+    for row in range(rows):
+        copy(y + 4 * row * y_stride, bias, size)
     for k in range(size):
-        if begin + k < end:
-            row = weights + 4 * (begin + k) * features
-            store(y, k, load(kept, features + begin + k) + dot(kept, row, last))
-        else:
-            store(y, k, ZERO)
+        _dot(y + 4 * k, y_stride, x, x_stride, w + 4 * k * count, count, rows)
 
 
 @njit
@@ -249,6 +279,12 @@ def compute(op, at, t, bases, strides, offsets, operands, rows, workspace):
         _look_up(at, t, bases, strides, offsets, operands, rows)
         return at + 2 * ROW
     size, n1, n2 = get(at, N0), get(at, N1), get(at, N2)
+    if op == _RAGGED:
+        _ragged(operands, size, n1, n2, t, rows)
+        return at + ROW
+    if op == _DOT:
+        _products(operands, size, n1, rows)
+        return at + ROW
     y, a, b, d = get(operands, 0), get(operands, 1), get(operands, 2), get(operands, 3)
     y_stride, a_stride = 4 * get(operands, NUM_OPERANDS), 4 * get(operands, NUM_OPERANDS + 1)
     b_stride, d_stride = 4 * get(operands, NUM_OPERANDS + 2), 4 * get(operands, NUM_OPERANDS + 3)
@@ -267,18 +303,13 @@ def compute(op, at, t, bases, strides, offsets, operands, rows, workspace):
             _norm(y, a, b, size)
         elif op == _ATTEND:
             attend(y, a, b, d, size, n1, n2, t, workspace)
-        elif op == _RAGGED:
-            _ragged(y, a, b, d, size, n1, n2, t)
         elif op == _ATTEND_SOURCE:
             attend_source(y, a, b, size, n1, workspace)
         elif op == _ROTATE:
             rotate(y, a, b, size, n1, n2)
         elif op == _EXPAND:
             _expand(y, a, size, n1)
-        elif op == _UNTIL:
+        else:
             _until(y, a, b, size, n1, n2)
-        else:  # DOT
-            for k in range(size):
-                store(y, k, load(b, k) + dot(a, d + 4 * k * n1, n1))
         y, a, b, d = y + y_stride, a + a_stride, b + b_stride, d + d_stride
     return at + ROW

@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 from seriatim.engine.kernels.memory import FLOAT, INT
 from seriatim.engine.operands import ALIGN, PANEL
 
-_LANES = 8  # floats of the vectors that the tile asks for; LLVM splits or joins them to what the machine has
+LANES = 8  # floats of the vectors that the tile asks for; LLVM splits or joins them to what the machine has
 _FMA = ("contract",)
 _MANY = bool(binding.get_host_cpu_features().get("avx512vl"))  # 32 vector registers, where others have 16
 
@@ -38,10 +38,10 @@ def _tile(rows: int, columns: int, chains: int = 1):
     The tile takes a product: the addresses of (y, z, start, more, x), each with the floats from row to row, the count
     of i, and `relu`. Then its first row and column, the address of the first weight, and the floats from i to i.
     """
-    vector = ir.VectorType(FLOAT, _LANES)
-    splat = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
-    undefined, zeros = ir.Constant(vector, ir.Undefined), ir.Constant(vector, [0.0] * _LANES)
-    parts = columns // _LANES
+    vector = ir.VectorType(FLOAT, LANES)
+    splat = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    undefined, zeros = ir.Constant(vector, ir.Undefined), ir.Constant(vector, [0.0] * LANES)
+    parts = columns // LANES
 
     def code(context, builder, signature, args):
         (*pairs, count, relu), row, column = cgutils.unpack_tuple(builder, args[0], PRODUCT), *args[1:3]
@@ -60,7 +60,7 @@ def _tile(rows: int, columns: int, chains: int = 1):
 
         def places(stride):
             begins = [builder.mul(stride, INT(row)) for row in range(rows)]
-            return [builder.add(first, INT(part * _LANES)) for first in begins for part in range(parts)]
+            return [builder.add(first, INT(part * LANES)) for first in begins for part in range(parts)]
 
         def everywhere(value):
             single = builder.insert_element(undefined, value, ir.IntType(32)(0))
@@ -71,7 +71,7 @@ def _tile(rows: int, columns: int, chains: int = 1):
 
         def added(sums, i):
             w_row = builder.mul(i, w_stride)
-            weights = [builder.load(at(w, builder.add(w_row, INT(p * _LANES))), align=4) for p in range(parts)]
+            weights = [builder.load(at(w, builder.add(w_row, INT(p * LANES))), align=4) for p in range(parts)]
             totals = []
             for row in range(rows):
                 spread = everywhere(builder.load(builder.gep(x, [builder.add(x_rows[row], i)])))
@@ -129,7 +129,7 @@ def _tile(rows: int, columns: int, chains: int = 1):
             builder.position_at_end(one)
             builder.unreachable()
             builder.position_at_end(out)
-        lowest = ir.Constant(vector, [-math.inf] * _LANES)
+        lowest = ir.Constant(vector, [-math.inf] * LANES)
         least = builder.select(builder.icmp_signed("!=", relu, INT(0)), zeros, lowest)
         results = [above(total, least) for total in results]
         for result, place in zip(results, places(y_stride), strict=True):
@@ -152,60 +152,88 @@ tile_1x64 = _tile(1, PANEL)
 tile_1x16 = _tile(1, ALIGN)
 tile_4x16 = _tile(4, ALIGN)
 tile_4_wide = _tile(4, WIDE_COLUMNS)
+narrow_1x8 = _tile(1, LANES, chains=2)
 narrow_1x16 = _tile(1, ALIGN, chains=2)
 narrow_1x32 = _tile(1, 2 * ALIGN, chains=2)
 narrow_rows = _tile(NARROW_ROWS, ALIGN, chains=2)
 
 
-def _sums(typing, x, w, count):
-    """Return sum_i x[i] w[i], in four vectors of sums and a rest."""
-    vector = ir.VectorType(FLOAT, _LANES)
-    step, parts = 4 * _LANES, 4
+def _dots(rows: int):
+    """Make y[r] += sum_i x[r, i] w[i] for a block of rows, each in four vectors of sums, one more, and a rest.
+
+    Takes the addresses of (y, x), each with the floats from row to row, that of w, and the count of i.
+    """
+    vector, parts = ir.VectorType(FLOAT, LANES), 4
+    zeros = ir.Constant(vector, [0.0] * LANES)
 
     def code(context, builder, signature, args):
-        x, w = (builder.inttoptr(address, FLOAT.as_pointer()) for address in args[:2])
-        count, before = args[2], builder.block
-        names = ("head", "body", "rest", "tail", "after")
-        head, body, rest, tail, after = (builder.append_basic_block(name) for name in names)
-        builder.branch(head)
-        builder.position_at_end(head)
-        i = builder.phi(INT)
-        i.add_incoming(INT(0), before)
-        sums = [builder.phi(vector) for _ in range(parts)]
-        for total in sums:
-            total.add_incoming(ir.Constant(vector, [0.0] * _LANES), before)
-        end = builder.add(i, INT(step))
-        builder.cbranch(builder.icmp_signed("<=", end, count), body, rest)
-        builder.position_at_end(body)
-        for part, total in enumerate(sums):
-            place = builder.add(i, INT(part * _LANES))
-            a, b = (
-                builder.load(builder.bitcast(builder.gep(p, [place]), vector.as_pointer()), align=4) for p in (x, w)
-            )
-            total.add_incoming(builder.fadd(total, builder.fmul(a, b, flags=_FMA), flags=_FMA), body)
-        i.add_incoming(end, body)
-        builder.branch(head)
-        builder.position_at_end(rest)
-        whole = builder.fadd(builder.fadd(sums[0], sums[1]), builder.fadd(sums[2], sums[3]))
-        lanes = [builder.extract_element(whole, ir.IntType(32)(lane)) for lane in range(_LANES)]
-        while len(lanes) > 1:
-            lanes = [builder.fadd(a, b) for a, b in zip(lanes[::2], lanes[1::2], strict=True)]
-        builder.branch(tail)
-        builder.position_at_end(tail)
-        j, scalar = builder.phi(INT), builder.phi(FLOAT)
-        j.add_incoming(i, rest)
-        scalar.add_incoming(lanes[0], rest)
-        more = builder.append_basic_block("more")
-        builder.cbranch(builder.icmp_signed("<", j, count), more, after)
-        builder.position_at_end(more)
-        a, b = (builder.load(builder.gep(p, [j])) for p in (x, w))
-        scalar.add_incoming(builder.fadd(scalar, builder.fmul(a, b, flags=_FMA), flags=_FMA), more)
-        j.add_incoming(builder.add(j, INT(1)), more)
-        builder.branch(tail)
-        builder.position_at_end(after)
-        return scalar
+        y, x, w = (builder.inttoptr(args[k], FLOAT.as_pointer()) for k in (0, 2, 4))
+        y_stride, x_stride, count = args[1], args[3], args[5]
+        x_rows = [builder.gep(x, [builder.mul(x_stride, INT(row))]) for row in range(rows)]
 
-    return types.float32(types.int64, types.int64, types.int64), code
+        def read(pointer, index):
+            return builder.load(builder.bitcast(builder.gep(pointer, [index]), vector.as_pointer()), align=4)
+
+        def plus(total, a, b):
+            return builder.fadd(total, builder.fmul(a, b, flags=_FMA), flags=_FMA)
+
+        def loop(first, starts, step, body):
+            """Run `body(i, totals)` as long as a whole step is left; return where it ends, and the totals."""
+            before = builder.block
+            head, inside, after = (builder.append_basic_block(name) for name in ("head", "inside", "after"))
+            builder.branch(head)
+            builder.position_at_end(head)
+            i = builder.phi(INT)
+            i.add_incoming(first, before)
+            totals = [builder.phi(start.type) for start in starts]
+            for total, start in zip(totals, starts, strict=True):
+                total.add_incoming(start, before)
+            end = builder.add(i, INT(step))
+            builder.cbranch(builder.icmp_signed("<=", end, count), inside, after)
+            builder.position_at_end(inside)
+            for total, more in zip(totals, body(i, totals), strict=True):
+                total.add_incoming(more, builder.block)
+            i.add_incoming(end, builder.block)
+            builder.branch(head)
+            builder.position_at_end(after)
+            return i, totals
+
+        def four(i, totals):
+            places = [builder.add(i, INT(part * LANES)) for part in range(parts)]
+            weights = [read(w, place) for place in places]
+            pairs = [
+                (read(own, place), weight) for own in x_rows for place, weight in zip(places, weights, strict=True)
+            ]
+            return [plus(total, *pair) for total, pair in zip(totals, pairs, strict=True)]
+
+        def one(i, totals):
+            weight = read(w, i)
+            return [plus(total, read(own, i), weight) for total, own in zip(totals, x_rows, strict=True)]
+
+        def single(i, totals):
+            weight = builder.load(builder.gep(w, [i]))
+            numbers = [builder.load(builder.gep(own, [i])) for own in x_rows]
+            return [plus(total, number, weight) for total, number in zip(totals, numbers, strict=True)]
+
+        def joined(values):
+            while len(values) > 1:
+                values = [builder.fadd(a, b) for a, b in zip(values[::2], values[1::2], strict=True)]
+            return values[0]
+
+        i, sums = loop(INT(0), [zeros] * (rows * parts), parts * LANES, four)
+        i, wholes = loop(i, [joined(sums[row * parts : (row + 1) * parts]) for row in range(rows)], LANES, one)
+        lanes = [[builder.extract_element(whole, ir.IntType(32)(lane)) for lane in range(LANES)] for whole in wholes]
+        _, totals = loop(i, [joined(own) for own in lanes], 1, single)
+        for row, total in enumerate(totals):
+            place = builder.gep(y, [builder.mul(y_stride, INT(row))])
+            builder.store(builder.fadd(builder.load(place), total), place)
+        return context.get_dummy_value()
+
+    def dots(typing, y, y_stride, x, x_stride, w, count):
+        return types.void(*[types.int64] * 6), code
+
+    return intrinsic(dots)
 
 
-dot = intrinsic(_sums)
+dot_1 = _dots(1)
+dot_rows = _dots(NARROW_ROWS)
