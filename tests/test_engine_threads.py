@@ -27,13 +27,13 @@ from seriatim.order import Order
 
 @pytest.fixture
 def noted(monkeypatch) -> Iterator[list[int]]:
-    """Let two threads be tried at once, whatever they save; how many blocks go together is noted."""
+    """Let two threads be tried at once, whatever they save; how many are used is noted."""
     monkeypatch.setattr(pace, "THREADS_PAY", 0.0)
     monkeypatch.setattr(pace, "MEASURABLE", 0.0)
     counts, before, run = [], torch.get_num_threads(), cpu._advance
 
     def advance(blocks, start, end, threads):
-        counts.append(len(blocks))
+        counts.append(threads)
         run(blocks, start, end, threads)
 
     monkeypatch.setattr(cpu, "_advance", advance)

@@ -192,7 +192,7 @@ def block_rows(program: Program) -> int:
         >>> from seriatim import engine
         >>> from seriatim.models import FVSBN, PixelCNN
         >>> [block_rows(engine.lower(model)) for model in (FVSBN((4,)), PixelCNN((28, 28), num_layers=15))]
-        [64, 16]
+        [64, 24]
     """
     if 4 * program.weights.numel() > 2 * _CACHE:
         return BLOCK_ROWS
