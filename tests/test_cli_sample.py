@@ -130,3 +130,11 @@ def test_verbose_tells_the_path_once(work, tmp_path, monkeypatch):
     assert "engine" not in ok("sample", work / "bits", "-n", 2).stderr
     monkeypatch.setattr(cpu, "kernels", lambda: None)
     assert ok("sample", work / "bits", *many).stderr == "engine: step by step in PyTorch: numba cannot be loaded\n"
+
+
+def test_precision_is_asked_for(work, tmp_path):
+    own = runs.load(work / "sequence")
+    ok("sample", work / "sequence", "-n", 9, "--precision", "bf16-weights", "--out", tmp_path / "x.npy")
+    expected = generate(own, 9, seed=0, precision="bf16-weights")
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), expected.numpy())
+    refused("sample", work / "sequence", "--precision", "int8", words="--precision: expected 'float32' or 'bf16-w")

@@ -23,7 +23,7 @@ from seriatim.noise import by_position, random_seed, uniforms
 from seriatim.order import Order
 
 if TYPE_CHECKING:
-    from seriatim.engine import Engine
+    from seriatim.engine import Engine, Precision
     from seriatim.model import AutoregressiveModel
 
 
@@ -205,32 +205,40 @@ class Autoregressive(td.Distribution):
         total = self.model.head(params, self.order.permutation).log_prob(x).sum(-1)
         return total if lead else total[0]
 
-    def sample(self, sample_shape: Any = (), *, seed: int | None = None, engine: Engine = "auto") -> Tensor:
+    def sample(
+        self,
+        sample_shape: Any = (),
+        *,
+        seed: int | None = None,
+        engine: Engine = "auto",
+        precision: Precision = "float32",
+    ) -> Tensor:
         """Draw samples (*sample_shape, *batch_shape, *event_shape), exactly from p.
 
         Row r of the flattened result depends on (seed, r) and its context only. Without a seed one is drawn from
         torch's generator. `engine` is "auto" (the native engine where the model's layers lower, else `rollout`),
-        "native" or "reference" (`rollout`): the samples are the same.
+        "native" or "reference" (`rollout`): the samples are the same. With `precision="bf16-weights"`, natively only,
+        they are those of a model whose matrices are rounded to bfloat16, sooner.
         """
         lead = torch.Size(sample_shape) + self.batch_shape
         seed = random_seed() if seed is None else seed
         rows = torch.arange(math.prod(lead), device=self.model.device)
         return (
             self.expand((*lead,))
-            .sample_rows(rows, seed, engine)
+            .sample_rows(rows, seed, engine, precision)
             .unflatten(0, lead or (1,))
             .reshape(*lead, *self.event_shape)
         )
 
     @torch.no_grad()
-    def sample_rows(self, rows: Tensor, seed: int, engine: Engine = "auto") -> Tensor:
+    def sample_rows(self, rows: Tensor, seed: int, engine: Engine = "auto", precision: Precision = "float32") -> Tensor:
         """Draw the samples whose noise has the given row numbers: (B,) -> (B, *event_shape).
 
         The batch shape, flattened, has B rows or is ().
         """
         flat = self.flattened(rows.shape[0])
         with evaluating(self.model):
-            native = native_engine.sample_rows(flat, rows, seed, engine=engine)
+            native = native_engine.sample_rows(flat, rows, seed, engine=engine, precision=precision)
         if native is not None:
             return native
         noise = by_position(seed, rows, self.model.head.num_uniforms)
@@ -349,8 +357,15 @@ class OrderEnsemble(td.Distribution):
         """Return the mean over members of their terms: an explanation, whose sum is at most log p(x)."""
         return torch.stack([member.log_prob_terms(value) for member in self.members]).mean(0)
 
-    def sample(self, sample_shape: Any = (), *, seed: int | None = None, engine: Engine = "auto") -> Tensor:
-        """Pick an order for each row, then sample from it; `engine` as for `Autoregressive.sample`."""
+    def sample(
+        self,
+        sample_shape: Any = (),
+        *,
+        seed: int | None = None,
+        engine: Engine = "auto",
+        precision: Precision = "float32",
+    ) -> Tensor:
+        """Pick an order for each row, then sample from it; `engine` and `precision` as for `Autoregressive.sample`."""
         lead = torch.Size(sample_shape) + self.batch_shape
         seed = random_seed() if seed is None else seed
         first = self.members[0]
@@ -361,7 +376,7 @@ class OrderEnsemble(td.Distribution):
         parts, places = [], []
         for k, member in enumerate(self.members):
             mine = rows[picked == k]
-            parts.append(member.expand(lead).rows(mine).sample_rows(mine, seed, engine))
+            parts.append(member.expand(lead).rows(mine).sample_rows(mine, seed, engine, precision))
             places.append(mine)
         samples = torch.cat(parts)[torch.cat(places).argsort()]
         return samples.reshape(*lead, *self.event_shape)

@@ -16,7 +16,7 @@ from seriatim.heads import Head
 from seriatim.order import Order
 
 if TYPE_CHECKING:
-    from seriatim.engine import Engine
+    from seriatim.engine import Engine, Precision
 
 
 class AutoregressiveModel(Configurable, nn.Module):
@@ -115,9 +115,10 @@ class AutoregressiveModel(Configurable, nn.Module):
         *,
         seed: int | None = None,
         engine: Engine = "auto",
+        precision: Precision = "float32",
     ) -> Tensor:
         """Draw samples: short for `model(context).sample(sample_shape)`."""
-        return self(context).sample(sample_shape, seed=seed, engine=engine)
+        return self(context).sample(sample_shape, seed=seed, engine=engine, precision=precision)
 
     def as_rows(self, x: Any, name: str = "x") -> Tensor:
         """Return rows as a tensor (N, *event_shape), a data frame or `Table` encoded by the schema of the model.

@@ -28,6 +28,14 @@ BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Rows at a
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="Say whether values are drawn by the native engine, and why.")
 ]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        metavar="float32|bf16-weights",
+        help="bf16-weights: sooner, from a model whose matrices are rounded to 16 bits.",
+    ),
+]
 OrdersOption = Annotated[
     int | None,
     typer.Option("--orders", min=1, help="Order-agnostic models: average p(x) over so many random orders."),

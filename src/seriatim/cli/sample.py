@@ -18,6 +18,7 @@ from seriatim.cli.options import (
     JsonOption,
     OrdersOption,
     OutOption,
+    PrecisionOption,
     RunArgument,
     SeedOption,
     VerboseOption,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from seriatim.tasks.rows import Joint
 
 ENDINGS = (".png", ".npy", ".csv")
-OPTIONS = ("temperature", "top_k", "top_p", "min_p", "length")
+OPTIONS = ("temperature", "top_k", "top_p", "min_p", "length", "precision")
 """Arguments of the library that are options here."""
 
 
@@ -97,6 +98,7 @@ def run(
     ] = False,
     batch_size: BatchOption = 256,
     seed: SeedOption = 0,
+    precision: PrecisionOption = "float32",
     device: DeviceOption = "auto",
     json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -118,7 +120,7 @@ def run(
         from seriatim.cli import sample_sequences as sequences
 
         sequences.refuse_orders(orders, own)
-        given = (num or 1, out, context, length, seconds, prompt, stream, seed, batch_size, controls, json)
+        given = (num or 1, out, context, length, seconds, prompt, stream, seed, batch_size, controls, precision, json)
         with options_named():
             sequences.sample_sequences(own, sequences.Asked(*given))
         return
@@ -129,7 +131,7 @@ def run(
     if suffix == ".png":
         require_images(own)
     asked = asked_of(own, num or 16, context, orders, length)
-    options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "controls": controls}
+    options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "controls": controls, "precision": precision}
     with options_named():
         drawn = grown(own, asked, out, options) if stream and out is not None else draw(asked, json, options)
     if json:

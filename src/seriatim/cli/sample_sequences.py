@@ -45,6 +45,7 @@ class Asked(NamedTuple):
         seed: of the noise.
         batch_size: sequences at a time.
         controls: of the conditionals.
+        precision: of the matrices.
         json: results as JSON.
     """
 
@@ -58,6 +59,7 @@ class Asked(NamedTuple):
     seed: int
     batch_size: int
     controls: Controls
+    precision: str
     json: bool
 
 
@@ -80,7 +82,8 @@ def sample_sequences(run: Run, asked: Asked) -> None:
     prompt = _prompt(run, asked.prompt)
     length = _length(run, asked, 0 if prompt is None else len(prompt))
     contexts = _contexts(run, asked)
-    options: dict[str, Any] = {"seed": asked.seed, "controls": asked.controls, "length": length, "prompt": prompt}
+    options: dict[str, Any] = {"seed": asked.seed, "controls": asked.controls, "precision": asked.precision}
+    options |= {"length": length, "prompt": prompt}
     if asked.stream:
         _stream(run, kind, asked, contexts, options)
         return

@@ -20,6 +20,7 @@ from seriatim.engine.cpu import Samples, Session
 from seriatim.engine.operands import CannotLower, Operand
 from seriatim.engine.program import Program
 from seriatim.engine.stepping import Stepper
+from seriatim.engine.storage import Common
 from seriatim.engine.tape import Tape
 from seriatim.order import Order
 
@@ -34,6 +35,7 @@ __all__ = [
     "Choice",
     "Engine",
     "Operand",
+    "Precision",
     "Program",
     "Samples",
     "Session",
@@ -49,12 +51,20 @@ __all__ = [
 Engine = Literal["auto", "native", "reference"]
 """How rows are sampled: native where it can be, native or an error, or `rollout`."""
 
+Precision = Literal["float32", "bf16-weights"]
+"""Of what rows are sampled with: as the model is, or natively with the weights of products rounded to bfloat16."""
+
 _MEASURED = "faster than PyTorch for every kind of model and batch size that was measured"
 _LOGGER = logging.getLogger(__name__)  # tells, at level INFO, which path rows took
 
 
 def lower(
-    model: AutoregressiveModel, order: Order | None = None, controls: Controls = EXACT, *, draw: bool = True
+    model: AutoregressiveModel,
+    order: Order | None = None,
+    controls: Controls = EXACT,
+    *,
+    draw: bool = True,
+    precision: Precision = "float32",
 ) -> Program:
     """Lower a model's network and head, with the weights as they are now.
 
@@ -63,6 +73,8 @@ def lower(
         order: its order, of another length or other variables than the model's own; None for that one.
         controls: under which values are drawn.
         draw: whether values are drawn; if not, parameters come out, and a `Stepper` is told the values.
+        precision: "bf16-weights" rounds the weights of matrix products, not biases, tables that a symbol looks up or
+            what is computed: less is read from memory, and samples are those of a model whose weights are rounded.
 
     Raises:
         CannotLower: the head, a layer or controls of the head have no tape form; the message says which.
@@ -80,7 +92,8 @@ def lower(
     if model.dtype is not torch.float32 or model.device.type != "cpu":
         raise CannotLower(f"the tape is float32 on the CPU, the model {model.dtype} on {model.device}")
     by_pixel = model.encoder is not None and model.encoder.is_map
-    tape = Tape(head.num_features, samplers.is_one_hot(head), order.length, order=order, by_pixel=by_pixel)
+    common, one_hot = Common(bf16=precision == "bf16-weights"), samplers.is_one_hot(head)
+    tape = Tape(head.num_features, one_hot, order.length, order=order, by_pixel=by_pixel, common=common)
 
     def decode(numbers: Tensor, first: int) -> Tensor:
         return samplers.values(head, numbers, order.places(first, first + numbers.shape[1]))
@@ -135,6 +148,7 @@ def choose(
     controls: Controls = EXACT,
     *,
     draw: bool = True,
+    precision: Precision = "float32",
 ) -> Choice:
     """Choose the path for `batch_size` rows: native wherever it can be, for it was faster in every case measured.
 
@@ -147,9 +161,10 @@ def choose(
         order: as for `lower`.
         controls: as for `lower`.
         draw: as for `lower`.
+        precision: as for `lower`.
 
     Raises:
-        ValueError: "native" is asked for where it cannot be.
+        ValueError: "native", or "bf16-weights", is asked for where it cannot be.
 
     Example:
         >>> from seriatim.models import FVSBN
@@ -158,12 +173,18 @@ def choose(
     """
     if engine not in ("auto", "native", "reference"):
         raise ValueError(f"engine: expected 'auto', 'native' or 'reference', got {engine!r}")
-    choice = _chosen(model, batch_size, engine, lambda: lower(model, order, controls, draw=draw))
+    if precision not in ("float32", "bf16-weights"):
+        raise ValueError(f"precision: expected 'float32' or 'bf16-weights', got {precision!r}")
+    choice = _chosen(batch_size, engine, lambda: lower(model, order, controls, draw=draw, precision=precision))
+    if choice.program is None and batch_size and precision != "float32":
+        raise ValueError(
+            f"precision: expected 'float32' for sampling {choice.path} ({choice.reason}), got {precision!r}"
+        )
     _LOGGER.info("%s: %s", choice.path, choice.reason)
     return choice
 
 
-def _chosen(model: AutoregressiveModel, batch_size: int, engine: Engine, lowered: Callable[[], Program]) -> Choice:
+def _chosen(batch_size: int, engine: Engine, lowered: Callable[[], Program]) -> Choice:
     if engine == "reference" or batch_size == 0:
         return Choice(None, "asked for" if batch_size else "there is nothing to sample")
     try:
@@ -213,13 +234,21 @@ def start(
         return Session(program, state, x, rows, seed, position=position)
 
 
-def sample_rows(distribution: Autoregressive, rows: Tensor, seed: int, *, engine: Engine = "auto") -> Tensor | None:
+def sample_rows(
+    distribution: Autoregressive,
+    rows: Tensor,
+    seed: int,
+    *,
+    engine: Engine = "auto",
+    precision: Precision = "float32",
+) -> Tensor | None:
     """Draw the samples whose noise has the given row numbers: (B,) -> (B, *event_shape); None: use `rollout`.
 
     The distribution's model must be in eval mode; its batch shape is (B,).
 
     Raises:
-        ValueError: "native" is asked for where it cannot be, or a position's parameters are NaN or infinite.
+        ValueError: "native", or "bf16-weights", is asked for where it cannot be, or a position's parameters are NaN or
+            infinite.
 
     Example:
         >>> from seriatim.heads import Categorical
@@ -231,7 +260,7 @@ def sample_rows(distribution: Autoregressive, rows: Tensor, seed: int, *, engine
         torch.Size([2, 5])
     """
     model = distribution.model
-    program = choose(model, len(rows), engine, distribution.order).program
+    program = choose(model, len(rows), engine, distribution.order, precision=precision).program
     if program is None:
         return None
     return distribution.order.to_data(start(distribution, rows, seed, program).advance(program.length).values)

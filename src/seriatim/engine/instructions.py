@@ -125,10 +125,12 @@ class Instructions(Storage):
             bias = self.weight(bias) if bias.ndim == 1 else self.table(bias)
         if bias.size != y.size:
             raise ValueError(f"bias: expected size {y.size}, got {bias.size}")
-        packed = []
+        packed, dense = [], Tap.DENSE_BF16 if self.common.bf16 else Tap.DENSE
         for x, weight in taps:
-            kind = Tap.SELECT if x.one_hot or x.is_code else Tap.DENSE
+            kind = Tap.SELECT if x.one_hot or x.is_code else dense
             in_turn = [_panels(own, zero_row=x.one_hot) for own in (weight if weight.ndim == 3 else weight[None])]
+            if kind is Tap.DENSE_BF16:
+                in_turn = [_halves(own) for own in in_turn]
             packed.append((kind, x, self.weight(in_turn[0]) if len(in_turn) == 1 else self.table(torch.stack(in_turn))))
         numbers = (padded(y.size), act, len(taps), 0, 0)
         self.instructions.append(Instruction(Op.LINEAR, [y], [bias], numbers, packed))
@@ -369,3 +371,9 @@ def _panels(weight: Tensor, zero_row: bool) -> Tensor:
     weight = weight.detach().to(torch.float32)
     weight = nn.functional.pad(weight, (0, int(zero_row), 0, padded(weight.shape[0]) - weight.shape[0]))
     return torch.cat([panel.t().reshape(-1) for panel in weight.split(PANEL)])
+
+
+def _halves(panels: Tensor) -> Tensor:
+    """Round packed weights to bfloat16, two in the place of a float: of 16 columns the first 8 in the low halves."""
+    low, high = panels.to(torch.bfloat16).view(torch.int16).to(torch.int32).reshape(-1, 2, ALIGN // 2).unbind(1)
+    return ((low & 0xFFFF) | (high << 16)).flatten().view(torch.float32)

@@ -71,6 +71,7 @@ class Tap(IntEnum):
     DENSE = 0  # W x
     SELECT = 1  # the column of W that an index names: W times a one-hot vector
     ADD = 2  # x itself
+    DENSE_BF16 = 3  # W x with W in 16 bits
 
 
 class Act(IntEnum):

@@ -15,12 +15,21 @@ from seriatim.engine.operands import ENDLESS, Arena, Buffer, Instruction, Load, 
 
 @dataclass
 class Common:
-    """What a tape shares with the tapes of the models nested in it: weights, memories, how many clocks there are."""
+    """What a tape shares with the tapes of the models nested in it.
+
+    Attributes:
+        weights: of all, one after another.
+        size: how many there are.
+        memories: of all.
+        clocks: how many there are.
+        bf16: whether the weights of products are kept in 16 bits.
+    """
 
     weights: list[Tensor] = field(default_factory=list)
     size: int = 0
     memories: list[Memory] = field(default_factory=list)
     clocks: int = 0
+    bf16: bool = False
 
 
 class Storage:

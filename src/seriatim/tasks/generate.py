@@ -16,7 +16,7 @@ from seriatim.tasks.rows import Joint, take
 from seriatim.tasks.sampler import Sampler, as_prompt, joint_of, one_order
 
 if TYPE_CHECKING:
-    from seriatim.engine import Engine
+    from seriatim.engine import Engine, Precision
 
 Progress = Callable[[int, int], None]
 """Called with the number of samples done and the number wanted."""
@@ -46,6 +46,7 @@ def generate(
     first_row: int = 0,
     batch_size: int = 256,
     engine: Engine = "auto",
+    precision: Precision = "float32",
     controls: Controls = EXACT,
     length: int | None = None,
     prompt: Any = None,
@@ -63,6 +64,8 @@ def generate(
         first_row: the number of the first sample, to go on where an earlier call ended.
         batch_size: samples at a time.
         engine: "auto", "native" or "reference", as for `Autoregressive.sample`: the samples are the same.
+        precision: "bf16-weights" draws sooner from a model whose matrices are rounded to bfloat16, natively only; log p
+            is that model's, too, and a prompt is read in float32.
         controls: temperature and truncations of each conditional; with any of them samples are not from p.
         length: of sequences, where the network runs over any length; the model's own if None.
         prompt: values of the first positions, (k, *value_shape) or (num, k, *value_shape), kept as they are.
@@ -84,7 +87,7 @@ def generate(
         >>> generate(model, 2, seed=0, controls=Controls(top_k=1), prompt=[1])[:, 0]
         tensor([1., 1.])
     """
-    joint, sampler = joint_of(model, num, context, length), _sampler(seed, engine, controls)
+    joint, sampler = joint_of(model, num, context, length), _sampler(seed, engine, controls, precision)
     return torch.cat([part for part, *_ in _parts(joint, num, sampler, first_row, batch_size, prompt, progress)])
 
 
@@ -98,6 +101,7 @@ def generate_scored(
     first_row: int = 0,
     batch_size: int = 256,
     engine: Engine = "auto",
+    precision: Precision = "float32",
     controls: Controls = EXACT,
     length: int | None = None,
     prompt: Any = None,
@@ -121,13 +125,18 @@ def generate_scored(
         >>> greedy.log_prob.shape, greedy.log_q
         (torch.Size([4]), tensor([0., 0., 0., 0.], dtype=torch.float64))
     """
-    joint, sampler = one_order(joint_of(model, num, context, length)), _sampler(seed, engine, controls, scored=True)
+    joint, sampler = (
+        one_order(joint_of(model, num, context, length)),
+        _sampler(seed, engine, controls, precision, scored=True),
+    )
     columns = zip(*_parts(joint, num, sampler, first_row, batch_size, prompt, progress), strict=True)
     return Generated(*(torch.cat(column) for column in columns))
 
 
-def _sampler(seed: int | None, engine: Engine, controls: Controls, scored: bool = False) -> Sampler:
-    return Sampler(random_seed() if seed is None else seed, engine, controls, scored)
+def _sampler(
+    seed: int | None, engine: Engine, controls: Controls, precision: Precision, scored: bool = False
+) -> Sampler:
+    return Sampler(random_seed() if seed is None else seed, engine, controls, scored, precision)
 
 
 def _parts(

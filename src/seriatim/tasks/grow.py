@@ -16,7 +16,7 @@ from seriatim.tasks.rows import Joint, take
 from seriatim.tasks.sampler import Sampler, as_prompt, joint_of, one_order
 
 if TYPE_CHECKING:
-    from seriatim.engine import Engine
+    from seriatim.engine import Engine, Precision
 
 
 class Growth(NamedTuple):
@@ -44,6 +44,7 @@ def grow(
     seed: int | None = None,
     batch_size: int = 256,
     engine: Engine = "auto",
+    precision: Precision = "float32",
     controls: Controls = EXACT,
 ) -> Iterator[Growth]:
     """Draw samples and show them after each position; the last are those of `generate` with the same seed.
@@ -57,6 +58,7 @@ def grow(
         seed: drawn from torch's generator if None.
         batch_size: samples that grow at a time, one batch after another.
         engine: "auto", "native" or "reference", as for `Autoregressive.sample`: the samples are the same.
+        precision: as for `generate`.
         controls: temperature and truncations of each conditional.
 
     Yields:
@@ -73,7 +75,7 @@ def grow(
     joint = one_order(joint_of(model, num, context))
     if num < 1 or batch_size < 1:
         raise ValueError(f"expected num >= 1 and batch_size >= 1, got {num} and {batch_size}")
-    sampler = Sampler(random_seed() if seed is None else seed, engine, controls, scored=True)
+    sampler = Sampler(random_seed() if seed is None else seed, engine, controls, True, precision)
     sampler.check(joint)
     head, order = joint.model.head, joint.order
     values = torch.zeros(num, order.length, *head.value_shape, dtype=head.value_dtype or joint.model.dtype)

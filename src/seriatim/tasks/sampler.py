@@ -20,7 +20,7 @@ from seriatim.noise import by_position
 from seriatim.tasks.rows import Joint, as_joint, models_of
 
 if TYPE_CHECKING:
-    from seriatim.engine import Engine, Program, Session
+    from seriatim.engine import Engine, Precision, Program, Session
 
 
 class Block(NamedTuple):
@@ -48,12 +48,14 @@ class Sampler:
         engine: "auto", "native" or "reference", as for `Autoregressive.sample`.
         controls: of each conditional.
         scored: whether blocks come with log p and log q.
+        precision: "float32" or "bf16-weights", as for `engine.lower`; a prompt is read in float32.
     """
 
     seed: int
     engine: Engine = "auto"
     controls: Controls = EXACT
     scored: bool = False
+    precision: Precision = "float32"
 
     def check(self, joint: Joint) -> None:
         """Raise ValueError unless the values of a distribution can be drawn under the controls."""
@@ -90,7 +92,8 @@ class Sampler:
             return self._native(native_engine.start(joint, rows, self.seed, program, prefix=prompt), joint, chunk)
 
     def _program(self, joint: Autoregressive, batch_size: int) -> Program | None:
-        return native_engine.choose(joint.model, batch_size, self.engine, joint.order, self.controls).program
+        asked = joint.order, self.controls
+        return native_engine.choose(joint.model, batch_size, self.engine, *asked, precision=self.precision).program
 
     def _native(self, session: Session, joint: Autoregressive, chunk: int) -> Iterator[Block]:
         while (position := session.position) < joint.order.length:

@@ -17,7 +17,7 @@ from seriatim.tasks.rows import Joint, take
 from seriatim.tasks.sampler import Sampler, as_prompt, joint_of, one_order
 
 if TYPE_CHECKING:
-    from seriatim.engine import Engine
+    from seriatim.engine import Engine, Precision
 
 
 def stream(
@@ -29,6 +29,7 @@ def stream(
     seed: int | None = None,
     first_row: int = 0,
     engine: Engine = "auto",
+    precision: Precision = "float32",
     controls: Controls = EXACT,
     length: int | None = None,
     prompt: Any = None,
@@ -49,6 +50,7 @@ def stream(
         seed: drawn from torch's generator if None.
         first_row: the number of the first stream: a seed of its own for each.
         engine: "auto", "native" or "reference", as for `Autoregressive.sample`: the samples are the same.
+        precision: as for `generate`.
         controls: temperature and truncations of each conditional.
         length: of sequences, where the network runs over any length, 2**32 at most; the model's own if None.
         prompt: values of the first positions, (k, *value_shape) or (num, k, *value_shape): blocks begin after them.
@@ -73,7 +75,7 @@ def stream(
         raise ValueError(f"expected num >= 1, first_row >= 0 and chunk >= 1, got {num}, {first_row} and {chunk}")
     if joint.order.length > _POSITIONS:
         raise ValueError(f"length: expected {_POSITIONS} at most, got {joint.order.length}")
-    sampler = Sampler(random_seed() if seed is None else seed, engine, controls)
+    sampler = Sampler(random_seed() if seed is None else seed, engine, controls, precision=precision)
     sampler.check(joint)
     given = as_prompt(prompt, joint, num)
     own = take(joint, torch.arange(num))

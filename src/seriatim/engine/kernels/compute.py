@@ -16,6 +16,9 @@ from seriatim.engine.kernels.tile import (
     NARROW,
     NARROW_ROWS,
     WIDE_COLUMNS,
+    bf16_1x16,
+    bf16_1x64,
+    bf16_4x16,
     dot_1,
     dot_rows,
     narrow_1x16,
@@ -34,7 +37,7 @@ _ATTEND_SOURCE, _ROTATE, _LOOK_UP, _EXPAND, _DOT = (
 _LINEAR, _ACTIVATE, _GATE, _ADD, _LSTM, _GRU, _NORM, _ATTEND, _RAGGED = (
     int(op) for op in (Op.LINEAR, Op.ACTIVATE, Op.GATE, Op.ADD, Op.LSTM, Op.GRU, Op.NORM, Op.ATTEND, Op.RAGGED)
 )
-_DENSE, _SELECT, _SUM = int(Tap.DENSE), int(Tap.SELECT), int(Tap.ADD)
+_DENSE, _SELECT, _SUM, _DENSE_BF16 = int(Tap.DENSE), int(Tap.SELECT), int(Tap.ADD), int(Tap.DENSE_BF16)
 FOUR = np.int64(4)
 
 
@@ -83,6 +86,25 @@ def _dense(product, w, count, size, rows):
 
 
 @njit
+def _dense_bf16(product, w, count, size, rows):
+    """As `_dense`, with weights of 16 bits."""
+    for panel in range(0, size, PANEL):
+        width, row = min(PANEL, size - panel), 0
+        while row < rows:
+            many = rows - row >= 4
+            if not many and width == PANEL:
+                bf16_1x64(product, row, panel, w, width // 2)
+            else:
+                for c in range(0, width, ALIGN):
+                    if many:
+                        bf16_4x16(product, row, panel + c, w + 2 * c, width // 2)
+                    else:
+                        bf16_1x16(product, row, panel + c, w + 2 * c, width // 2)
+            row += 4 if many else 1
+        w += 2 * count * width
+
+
+@njit
 def _add(y, a, b, size):
     for i in range(size):
         store(y, i, load(a, i) + load(b, i))
@@ -113,7 +135,7 @@ def _linear(at, bases, strides, offsets, operands, rows):
         resolve(at, bases, strides, offsets, operands)
         kind, count = get(at, 0), get(at, N0)
         x, x_stride, w = get(operands, 0), get(operands, NUM_OPERANDS), get(operands, 1)
-        if kind == _SUM and at < last and get(at + ROW, 0) == _DENSE:
+        if kind == _SUM and at < last and get(at + ROW, 0) in (_DENSE, _DENSE_BF16):
             more, more_stride = x, x_stride  # the product that follows starts from both
             continue
         if kind == _SUM:
@@ -127,7 +149,10 @@ def _linear(at, bases, strides, offsets, operands, rows):
             finished = at == last and act <= RELU
             own_z, relu = (z, act) if finished else (NIL, NIL)
             product = (y, y_stride, own_z, z_stride, start, start_stride, more, more_stride, x, x_stride, count, relu)
-            _dense(product, w, count, size, rows)
+            if kind == _DENSE:
+                _dense(product, w, count, size, rows)
+            else:
+                _dense_bf16(product, w, count, size, rows)
             more = NIL
         start, start_stride = y, y_stride
     if not finished:

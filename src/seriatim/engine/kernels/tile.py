@@ -28,7 +28,7 @@ NARROW = 2 * ALIGN
 NARROW_ROWS, WIDE_COLUMNS = (4, 2 * ALIGN) if _MANY else (2, ALIGN)
 
 
-def _tile(rows: int, columns: int, chains: int = 1):
+def _tile(rows: int, columns: int, chains: int = 1, *, bf16: bool = False):
     """Make y = max(start + more + sum_i x_i w_i, 0) for a block of rows and columns, the sums held in registers.
 
     There is no `more` where its address is 0, the maximum is taken where `relu` is not 0, and a second output
@@ -37,14 +37,20 @@ def _tile(rows: int, columns: int, chains: int = 1):
 
     The tile takes a product: the addresses of (y, z, start, more, x), each with the floats from row to row, the count
     of i, and `relu`. Then its first row and column, the address of the first weight, and the floats from i to i.
+
+    Weights of 16 bits lie in pairs in the place of a float: those of 8 columns in the low halves of 8 floats, those of
+    the next 8 in the high ones.
     """
     vector = ir.VectorType(FLOAT, LANES)
     splat = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
     undefined, zeros = ir.Constant(vector, ir.Undefined), ir.Constant(vector, [0.0] * LANES)
+    words = ir.VectorType(ir.IntType(32), LANES)
+    sixteen, high = ir.Constant(words, [16] * LANES), ir.Constant(words, [0xFFFF0000] * LANES)
     parts = columns // LANES
 
     def code(context, builder, signature, args):
-        (*pairs, count, relu), row, column = cgutils.unpack_tuple(builder, args[0], PRODUCT), *args[1:3]
+        numbers = list(cgutils.unpack_tuple(builder, args[0], PRODUCT))
+        pairs, (count, relu), (row, column) = numbers[:-2], numbers[-2:], args[1:3]
         has_z, has_more = (builder.icmp_signed("!=", pairs[k], INT(0)) for k in (2, 6))
 
         def first(k):
@@ -69,9 +75,19 @@ def _tile(rows: int, columns: int, chains: int = 1):
         def above(total, least):  # where neither is more, as with NaN, the sum stays
             return builder.select(builder.fcmp_ordered("<", total, least), least, total)
 
-        def added(sums, i):
+        def weights_of(i):
             w_row = builder.mul(i, w_stride)
-            weights = [builder.load(at(w, builder.add(w_row, INT(p * LANES))), align=4) for p in range(parts)]
+            if not bf16:
+                return [builder.load(at(w, builder.add(w_row, INT(p * LANES))), align=4) for p in range(parts)]
+            halves = []
+            for p in range(parts // 2):
+                place = builder.bitcast(at(w, builder.add(w_row, INT(p * LANES))), words.as_pointer())
+                both = builder.load(place, align=4)
+                halves += [builder.shl(both, sixteen), builder.and_(both, high)]
+            return [builder.bitcast(half, vector) for half in halves]
+
+        def added(sums, i):
+            weights = weights_of(i)
             totals = []
             for row in range(rows):
                 spread = everywhere(builder.load(builder.gep(x, [builder.add(x_rows[row], i)])))
@@ -156,6 +172,9 @@ narrow_1x8 = _tile(1, LANES, chains=2)
 narrow_1x16 = _tile(1, ALIGN, chains=2)
 narrow_1x32 = _tile(1, 2 * ALIGN, chains=2)
 narrow_rows = _tile(NARROW_ROWS, ALIGN, chains=2)
+bf16_1x64 = _tile(1, PANEL, bf16=True)
+bf16_1x16 = _tile(1, ALIGN, bf16=True)
+bf16_4x16 = _tile(4, ALIGN, bf16=True)
 
 
 def _dots(rows: int):
