@@ -7,6 +7,7 @@ checks pass before and fail after. Every check of the suite catches at least one
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -18,8 +19,10 @@ from torch.nn.utils import parametrize
 from seriatim import distributions, engine, heads, noise
 from seriatim.autoregressive import Autoregressive, OrderEnsemble
 from seriatim.context import Labels
+from seriatim.controls import EXACT, Controls
 from seriatim.distributions import Mixture
-from seriatim.heads import Bernoulli, Categorical
+from seriatim.engine import loops, samplers
+from seriatim.heads import Bernoulli, Categorical, Normal
 from seriatim.layers import GRU, LSTM, CausalConv1d, MaskedConv2d, MaskedLinear, attention, linear
 from seriatim.model import AutoregressiveModel
 from seriatim.models import FVSBN, MADE, NADE, OrderAgnosticMADE
@@ -532,6 +535,63 @@ def taps_lowered_in_the_wrong_order(model, monkeypatch):
         return tape.linear([(x.lag(0), weights[0]), (x.lag(layer.reach), weights[1])], layer.taps.bias)
 
     monkeypatch.setattr(CausalConv1d, "lower", lower)
+
+
+def other_controls(monkeypatch: pytest.MonkeyPatch, change: Callable[[Controls], Controls]) -> None:
+    """Put other controls on the tape than those that were asked for."""
+
+    def controlled(tape, values, params, place, **options):
+        real(tape, values, params, replace(place, controls=change(place.controls)), **options)
+
+    real = samplers.controlled
+    monkeypatch.setattr(samplers, "controlled", controlled)
+
+
+@mutant(convolution, "native_engine")
+def temperature_forgotten_on_the_tape(model, monkeypatch):
+    other_controls(monkeypatch, lambda own: Controls(1.0, own.top_k, own.top_p, own.min_p))
+
+
+@mutant(convolution, "native_engine")
+def one_value_too_many_kept_on_the_tape(model, monkeypatch):
+    other_controls(monkeypatch, lambda own: replace(own, top_k=own.top_k and own.top_k + 1))
+
+
+@mutant("rnn_ending", "native_engine")
+def end_left_out_of_the_cut_on_the_tape(model, monkeypatch):
+    def ending(tape, head, mark, params, place):
+        with pytest.MonkeyPatch.context() as inner:
+            draw = samplers.draw
+            inner.setattr(samplers, "draw", lambda *own: draw(*own[:3], replace(own[3], controls=place.controls)))
+            real(tape, head, mark, params, replace(place, controls=EXACT))
+
+    real = loops.ending
+    monkeypatch.setattr(loops, "ending", ending)
+
+
+def reals() -> AutoregressiveModel:
+    """A model of real numbers that lowers to the engine."""
+    return randomised(AutoregressiveModel(CausalConv1d(1, 2, 2), Normal(), Order((6,))))
+
+
+@mutant(reals, "native_engine")
+def widened_by_the_temperature_and_not_its_root(model, monkeypatch):
+    def widening(head, place):
+        factor, place = real(head, place)
+        return factor**2, place
+
+    real = samplers._widening
+    monkeypatch.setattr(samplers, "_widening", widening)
+
+
+@mutant(convolution, "native_engine")
+def values_told_to_a_stepper_one_position_late(model, monkeypatch):
+    def late(self, value=None):
+        value, self.before = getattr(self, "before", None), value
+        return advance(self, value)
+
+    advance = engine.Stepper.advance
+    monkeypatch.setattr(engine.Stepper, "advance", late)
 
 
 @pytest.mark.parametrize("name", MUTANTS)

@@ -14,6 +14,7 @@ from torch.distributions import constraints
 
 from seriatim import engine
 from seriatim.autoregressive import Autoregressive
+from seriatim.controls import EXACT, Controls
 from seriatim.ending import ValueOrEnd
 from seriatim.independent import SideBySide
 from seriatim.noise import uniforms
@@ -24,6 +25,9 @@ NUM_SAMPLES = 20_000
 MIN_P_VALUE = 1e-6
 MAX_Z = 6.0
 TIE = 1e-6
+CONTROLS = (Controls(1.8, top_p=0.7), Controls(0.6, top_k=2, min_p=0.2), Controls(0.5))
+"""What the native engine is held to where values take controls: the temperature first, so that all may differ."""
+FLOAT32 = 1e-4  # of log p in nats, and of parameters, which float32 rounds
 
 
 @torch.no_grad()
@@ -202,11 +206,11 @@ def inverse_transform(case: Case) -> None:
     assert_explained(case, case.joint.sample(seed=7), seed=7)
 
 
-def assert_explained(case: Case, x: Tensor, seed: int) -> None:
-    """Fail unless every value lies between what its uniform, moved by 1e-6 down and up, gives."""
+def assert_explained(case: Case, x: Tensor, seed: int, controls: Controls = EXACT) -> None:
+    """Fail unless every value lies between what its uniform, moved by 1e-6 down and up, gives under the controls."""
     lanes = case.model.head.num_uniforms
     u = uniforms(seed, torch.arange(case.rows), torch.arange(case.length), lanes)
-    conditionals, values = case.joint.conditionals(x), case.positions(x).double()
+    conditionals, values = controls.apply(case.joint.conditionals(x)), case.positions(x).double()
     nearby = [conditionals.from_uniforms((u + step).clamp(1e-12, 1 - 1e-12)).double() for step in (-TIE, 0.0, TIE)]
     exact = torch.stack(nearby)
     # Real numbers in float32 carry the rounding of their parameters, relative to their size.
@@ -221,9 +225,42 @@ def assert_explained(case: Case, x: Tensor, seed: int) -> None:
 
 @torch.no_grad()
 def native_engine(case: Case) -> None:
-    """The native engine gives, in float32, the values that the parallel form gives for the same noise."""
+    """The native engine gives, in float32, what the parallel form gives: values, under controls too, and parameters."""
     single = Case(case.model, case._draw_context, dtype=torch.float32)
     choice = engine.choose(single.model, single.rows)
     if choice.program is None:
         raise NotApplicable(f"sampled by rollout: {choice.reason}")
     assert_explained(single, single.joint.sample(seed=7, engine="native"), seed=7)
+    for controls in CONTROLS:
+        _assert_controlled(single, controls)
+    _assert_stepped(single)
+
+
+def _assert_controlled(case: Case, controls: Controls) -> None:
+    """Hold samples under controls, their log p and their log q to the reference, where values take such controls."""
+    order, head = case.model.order, case.model.head
+    try:
+        controls.apply(head(torch.zeros(1, 1, head.num_params), order.places(0, 1)))
+    except ValueError:
+        return
+    program = engine.choose(case.model, case.rows, controls=controls).program
+    if program is None:
+        return
+    session = engine.start(case.joint, torch.arange(case.rows), 7, program)
+    samples = session.advance(case.length, log_probs=True)
+    assert samples.log_probs is not None
+    assert samples.log_q is not None
+    x = order.to_data(samples.values)
+    assert_explained(case, x, 7, controls)
+    p = case.joint.conditionals(x)
+    assert_close(f"native log p under {controls}", samples.log_probs, p.log_prob(samples.values), FLOAT32)
+    assert_close(f"native log q under {controls}", samples.log_q, controls.apply(p).log_prob(samples.values), FLOAT32)
+
+
+def _assert_stepped(case: Case) -> None:
+    """Hold the parameters that are handed out position by position, for values that are given, to the parallel form."""
+    program = engine.lower(case.model, draw=False)
+    stepper = engine.Stepper(case.joint, engine.start(case.joint, torch.arange(case.rows), 0, program))
+    values = [None, *case.positions(case.x).split(1, dim=1)[:-1]]
+    params = torch.cat([stepper.advance(value) for value in values], dim=1)
+    assert_close("parameters handed out natively", params, case.outputs(case.x), FLOAT32)
