@@ -16,10 +16,12 @@ from seriatim import engine
 from seriatim.autoregressive import Autoregressive, rollout
 from seriatim.causal import CausalSequential, Residual
 from seriatim.context import Labels, Vector
+from seriatim.controls import Controls
 from seriatim.engine import cpu, pace
 from seriatim.heads import Bernoulli, Categorical
 from seriatim.layers import GRU, LSTM, RNN, CausalConv1d, SelfAttention
 from seriatim.model import AutoregressiveModel
+from seriatim.models import FVSBN
 from seriatim.noise import uniforms
 from seriatim.order import Order, RandomOrder
 
@@ -342,3 +344,25 @@ def test_without_numba_there_is_one_notice(monkeypatch):
             engine.choose(p.model, 2, "native")
     finally:
         cpu.kernels.cache_clear()
+
+
+def test_a_program_draws_again_and_again_until_the_weights_change():
+    model = FVSBN((6,))
+    program = engine.lower(model)
+    for seed in range(3):
+        assert torch.equal(model.sample((20,), seed=seed, engine=program), model.sample((20,), seed=seed))
+    assert model.sample((0,), engine=program).shape == (0, 6)
+    with torch.no_grad():
+        next(model.parameters()).add_(1.0)
+    with pytest.raises(ValueError, match="engine: expected a program of this model's weights as they are now"):
+        model.sample((20,), engine=program)
+    with pytest.raises(ValueError, match="engine: expected a program of this model's weights"):
+        FVSBN((6,)).sample((20,), engine=program)
+
+
+def test_a_program_of_another_length_or_under_controls_is_refused():
+    model = FVSBN((6,))
+    with pytest.raises(ValueError, match="engine: expected a program of 6 positions, got one of 5"):
+        model.sample((2,), engine=engine.lower(FVSBN((5,))))
+    with pytest.raises(ValueError, match="engine: expected a name where values are chosen or controlled"):
+        engine.choose(model, 2, engine.lower(model), controls=Controls(temperature=0.5))

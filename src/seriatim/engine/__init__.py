@@ -18,7 +18,7 @@ from seriatim.engine import cpu, samplers
 from seriatim.engine.assembly import finish
 from seriatim.engine.cpu import Samples, Session
 from seriatim.engine.operands import CannotLower, Operand
-from seriatim.engine.program import Program
+from seriatim.engine.program import Program, versions
 from seriatim.engine.stepping import Stepper
 from seriatim.engine.storage import Common
 from seriatim.engine.tape import Tape
@@ -48,8 +48,12 @@ __all__ = [
     "start",
 ]
 
-Engine = Literal["auto", "native", "reference"]
-"""How rows are sampled: native where it can be, native or an error, or `rollout`."""
+Engine = Literal["auto", "native", "reference"] | Program
+"""How rows are sampled: native where it can be, native or an error, `rollout`, or by a program of `lower`.
+
+Lowering takes milliseconds, more than a short sample does. Who draws again and again lowers once and hands on the
+program, which serves until the weights change.
+"""
 
 Precision = Literal["float32", "bf16-weights"]
 """Of what rows are sampled with: as the model is, or natively with the weights of products rounded to bfloat16."""
@@ -85,8 +89,11 @@ def lower(
         >>> from seriatim.model import AutoregressiveModel
         >>> from seriatim.order import Order
         >>> model = AutoregressiveModel(CausalConv1d(3, 3, 2), Categorical(3), Order((5,)))
-        >>> lower(model).code.shape[0]  # LINEAR, its two taps, CATEGORICAL
+        >>> program = lower(model)
+        >>> program.code.shape[0]  # LINEAR, its two taps, CATEGORICAL
         4
+        >>> bool((model.sample((2,), seed=0, engine=program) == model.sample((2,), seed=0)).all())
+        True
     """
     head, order = model.head, model.order if order is None else order
     if model.dtype is not torch.float32 or model.device.type != "cpu":
@@ -104,9 +111,9 @@ def lower(
             raise CannotLower(f"the network has {params.size} outputs, the head {head.num_params} parameters")
         if not draw:
             tape.show(params)
-            return finish(tape, _as_they_are, params.size)
+            return finish(tape, _as_they_are, params.size, versions(model))
         samplers.draw(tape, head, tape.dense(params), samplers.Draw(tape.input.lag(-1), controls=controls))
-        return finish(tape, decode, samplers.width(head))
+        return finish(tape, decode, samplers.width(head), versions(model))
 
 
 def _as_they_are(numbers: Tensor, first: int) -> Tensor:
@@ -164,13 +171,17 @@ def choose(
         precision: as for `lower`.
 
     Raises:
-        ValueError: "native", or "bf16-weights", is asked for where it cannot be.
+        ValueError: "native", or "bf16-weights", is asked for where it cannot be, or a program is of another length.
 
     Example:
         >>> from seriatim.models import FVSBN
         >>> choose(FVSBN((3,)), batch_size=4, engine="reference").reason
         'asked for'
     """
+    if isinstance(engine, Program):
+        if not draw or not controls.neutral or precision != "float32":
+            raise ValueError("engine: expected a name where values are chosen or controlled, or weights rounded")
+        return _given(engine, model, batch_size, (model.order if order is None else order).length)
     if engine not in ("auto", "native", "reference"):
         raise ValueError(f"engine: expected 'auto', 'native' or 'reference', got {engine!r}")
     if precision not in ("float32", "bf16-weights"):
@@ -182,6 +193,15 @@ def choose(
         )
     _LOGGER.info("%s: %s", choice.path, choice.reason)
     return choice
+
+
+def _given(program: Program, model: AutoregressiveModel, batch_size: int, length: int) -> Choice:
+    """Return a program that was lowered before, if it is of this model as it is now, and of as many positions."""
+    if program.length != length:
+        raise ValueError(f"engine: expected a program of {length} positions, got one of {program.length}")
+    if program.made_from != versions(model):
+        raise ValueError("engine: expected a program of this model's weights as they are now: lower it again")
+    return Choice(program, "lowered before") if batch_size else Choice(None, "there is nothing to sample")
 
 
 def _chosen(batch_size: int, engine: Engine, lowered: Callable[[], Program]) -> Choice:

@@ -19,13 +19,16 @@ Geometry = tuple[int, int, int, int, int, int, int, int]
 _STILL: Geometry = (0, 1, 0, 0, 1, 0, 0, 1)
 
 
-def finish(tape: Tape, decode: Callable[[Tensor, int], Tensor], width: int) -> Program:
+def finish(
+    tape: Tape, decode: Callable[[Tensor, int], Tensor], width: int, made_from: tuple[tuple[int, int], ...] = ()
+) -> Program:
     """Place the buffers of a tape in their arenas and write its instructions as integers.
 
     Args:
         tape: with its sampler.
         decode: as in `Program`.
         width: how many numbers the samplers write at a position.
+        made_from: as in `Program`.
     """
     instructions = _fuse(tape.instructions)
     _check(instructions, tape.input.buffer)
@@ -52,6 +55,7 @@ def finish(tape: Tape, decode: Callable[[Tensor, int], Tensor], width: int) -> P
         length=tape.length,
         width=width,
         decode=decode,
+        made_from=made_from,
     )
 
 

@@ -128,10 +128,10 @@ class Instructions(Storage):
         packed, dense = [], Tap.DENSE_BF16 if self.common.bf16 else Tap.DENSE
         for x, weight in taps:
             kind = Tap.SELECT if x.one_hot or x.is_code else dense
-            in_turn = [_panels(own, zero_row=x.one_hot) for own in (weight if weight.ndim == 3 else weight[None])]
+            panels = _panels(weight, zero_row=x.one_hot)
             if kind is Tap.DENSE_BF16:
-                in_turn = [_halves(own) for own in in_turn]
-            packed.append((kind, x, self.weight(in_turn[0]) if len(in_turn) == 1 else self.table(torch.stack(in_turn))))
+                panels = _halves(panels)
+            packed.append((kind, x, self.weight(panels) if weight.ndim == 2 else self.table(panels)))
         numbers = (padded(y.size), act, len(taps), 0, 0)
         self.instructions.append(Instruction(Op.LINEAR, [y], [bias], numbers, packed))
 
@@ -364,16 +364,17 @@ def spread(numbers: Tensor, size: int) -> Tensor:
 
 
 def _panels(weight: Tensor, zero_row: bool) -> Tensor:
-    """Pack W (P, F) for sequential reads: panels of 64 outputs, in each the outputs of one input side by side.
+    """Pack W (..., P, F) for sequential reads: panels of 64 outputs, in each the outputs of one input side by side.
 
     P is padded with zeros to whole tiles; `zero_row` adds an input of zeros, which stands for "no category".
     """
     weight = weight.detach().to(torch.float32)
-    weight = nn.functional.pad(weight, (0, int(zero_row), 0, padded(weight.shape[0]) - weight.shape[0]))
-    return torch.cat([panel.t().reshape(-1) for panel in weight.split(PANEL)])
+    weight = nn.functional.pad(weight, (0, int(zero_row), 0, padded(weight.shape[-2]) - weight.shape[-2]))
+    return torch.cat([panel.mT.flatten(-2) for panel in weight.split(PANEL, dim=-2)], dim=-1)
 
 
 def _halves(panels: Tensor) -> Tensor:
     """Round packed weights to bfloat16, two in the place of a float: of 16 columns the first 8 in the low halves."""
-    low, high = panels.to(torch.bfloat16).view(torch.int16).to(torch.int32).reshape(-1, 2, ALIGN // 2).unbind(1)
-    return ((low & 0xFFFF) | (high << 16)).flatten().view(torch.float32)
+    halves = panels.to(torch.bfloat16).view(torch.int16).to(torch.int32).unflatten(-1, (-1, 2, ALIGN // 2))
+    low, high = halves.unbind(-2)
+    return ((low & 0xFFFF) | (high << 16)).flatten(-2).view(torch.float32)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seriatim.causal import State
 from seriatim.engine.operands import (
@@ -64,6 +64,7 @@ class Program:
         length: how many positions there are.
         width: how many numbers the samplers write at a position.
         decode: maps those of positions first .. first+n-1, (B, n, width), to values (B, n, *value_shape).
+        made_from: addresses and versions of the tensors that were lowered, as `versions` tells them.
     """
 
     code: Tensor
@@ -79,6 +80,7 @@ class Program:
     length: int
     width: int
     decode: Callable[[Tensor, int], Tensor]
+    made_from: tuple[tuple[int, int], ...] = ()
 
     @torch.no_grad()
     def load(self, state: State, x: Tensor, position: int = 0) -> Tensor:
@@ -109,6 +111,21 @@ class Program:
                 raise ValueError(f"state: expected one of {self.length} positions or more, got {rows.shape[1]}")
             loaded.append(rows.flatten(1).to("cpu", torch.float32).contiguous())
         return loaded
+
+
+def versions(module: nn.Module) -> tuple[tuple[int, int], ...]:
+    """Return where each parameter and buffer of a module lies, and how often it was written in place.
+
+    Example:
+        >>> linear = nn.Linear(2, 1)
+        >>> before = versions(linear)
+        >>> with torch.no_grad():
+        ...     _ = linear.bias.fill_(3)
+        >>> versions(linear) == before
+        False
+    """
+    tensors = (*module.parameters(), *module.buffers())
+    return tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
 
 
 def store(arena: Tensor, offset: int, buffer: Buffer, values: Tensor, end: int) -> None:
