@@ -14,10 +14,11 @@ TABLES = {
     "music": "piano rolls: independent notes, and models inside the chord",
     "text": "tiny Shakespeare, characters",
     "audio": "spoken digits: bits per sample, against coders",
+    "listen": "what the models say: a second of each digit, and speech",
     "hour": "an hour of sound scored in bounded memory",
     "speed": "generation by WaveNet and LSTM, against public generators and the limit of the machine; no data",
 }
-WITH_DATA = ("music", "text", "audio", "hour")
+WITH_DATA = ("music", "text", "audio", "listen", "hour")
 
 
 def checkout(parser: argparse.ArgumentParser, option: str, given: str | None, file: str) -> Path | None:
