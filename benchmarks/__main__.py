@@ -12,7 +12,7 @@ from benchmarks.images import caltech, cifar, classify, small, speed
 from benchmarks.images import mnist as image_mnist
 from benchmarks.sequences import audio, hour, music, text
 from benchmarks.sequences import speed as generation
-from benchmarks.transformer import multi30k
+from benchmarks.transformer import babi, decoding, multi30k, shakespeare
 from benchmarks.transformer import speed as training_steps
 
 HEADER = """# Benchmarks
@@ -40,7 +40,10 @@ TABLES = {
     "sequences audio --data DATA": audio,
     "sequences hour --data DATA": hour,
     "transformer multi30k --data DATA": multi30k,
+    "transformer babi --data DATA": babi,
+    "transformer shakespeare --data DATA": shakespeare,
     "transformer speed": training_steps,
+    "transformer decoding": decoding,
     "sequences speed --peer-wavenet PEER --peer-fast PEER": generation,
 }
 

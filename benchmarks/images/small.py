@@ -31,6 +31,7 @@ from seriatim.models import (
     PixelCNN,
     PixelSNAIL,
     RowLSTM,
+    Transformer,
 )
 from seriatim.training import TrainConfig, TrainingData, estimate, train
 
@@ -71,6 +72,7 @@ def frey(folder: Path) -> Data:
     return Data(x[order[400:]], x[order[:200]], x[order[200:400]], 256)
 
 
+_RASTER = {"positions": "raster", "norm": "pre", "activation": "gelu"}
 SETS: dict[str, Callable[[Path], Data]] = {"digits": digits, "frey": frey}
 MODELS: dict[str, tuple[Callable[..., AutoregressiveModel], dict[str, Any], float]] = {
     "FVSBN": (FVSBN, {}, 2e-3),
@@ -82,6 +84,7 @@ MODELS: dict[str, tuple[Callable[..., AutoregressiveModel], dict[str, Any], floa
     "RowLSTM 3x16": (RowLSTM, {"hidden_features": 16, "num_layers": 3, "dropout": 0.1}, 4e-3),
     "DiagonalBiLSTM 2x16": (DiagonalBiLSTM, {"hidden_features": 16, "num_layers": 2, "dropout": 0.1}, 4e-3),
     "PixelSNAIL 2x24": (PixelSNAIL, {"hidden_features": 24, "num_blocks": 2, "dropout": 0.1}, 3e-3),
+    "Transformer 4x64": (Transformer, _RASTER | {"hidden_features": 64, "num_layers": 4, "dropout": 0.1}, 3e-3),
 }
 
 

@@ -23,7 +23,7 @@ from seriatim.ending import Ending
 from seriatim.heads import Bernoulli, Head
 from seriatim.independent import Independent
 from seriatim.model import AutoregressiveModel
-from seriatim.models import LSTM, MADE, NADE, WaveNet
+from seriatim.models import LSTM, MADE, NADE, Transformer, WaveNet
 from seriatim.nested import Nested
 from seriatim.tasks import Surprise, surprise
 from seriatim.training import SequenceData, TrainConfig, train
@@ -101,11 +101,18 @@ def wavenet(head: Callable[[], Head]) -> Callable[[Sizes], AutoregressiveModel]:
     return lambda sizes: WaveNet((100,), Ending(head()), num_blocks=1, layers_per_block=5, **shape)
 
 
+def transformer(head: Callable[[], Head]) -> Callable[[Sizes], AutoregressiveModel]:
+    """Return what makes a decoder over time, by itself."""
+    shape: dict[str, Any] = {"hidden_features": 128, "num_layers": 2, "num_heads": 4, "positions": "rotary"}
+    return lambda sizes: Transformer((100,), Ending(head()), norm="pre", dropout=min(0.3, sizes.dropout), **shape)
+
+
 MODELS: dict[str, Callable[[Sizes], AutoregressiveModel]] = {
     "LSTM, independent": lstm(independent),
     "WaveNet, independent": wavenet(independent),
     "LSTM, MADE": lstm(made),
     "LSTM, NADE": lstm(nade),
+    "Transformer, MADE": transformer(made),
 }
 
 

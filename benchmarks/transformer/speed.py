@@ -32,9 +32,10 @@ ABOUT = (
     "of 16 to 32 symbols, padded to 32, or 8 texts of 256 symbols. The peer is `nn.Transformer` (or its layers with "
     "a causal mask) of the same width, layers and heads, with `nn.Embedding`, the same sinusoids, `nn.Linear` and "
     "`F.cross_entropy`; its end of a sequence is one more symbol. A dropout of 0.1 drops attention weights of both "
-    "sides, and of the peer also what is inside the maps by position. Medians of CPU time; a ratio is that of the rates, above 1 where ours is faster. The "
-    "split of the time is the profiler's: *products* of matrices, *attention* in torch's fused kernel (on a CPU it has "
-    "none with dropout: products and rest), *norms*; all else (activations, the softmax over the symbols, copies, Python) is the rest."
+    "sides, and of the peer also what is inside the maps by position. Medians of CPU time; a ratio is that of the "
+    "rates, above 1 where ours is faster. The split of the time is the profiler's: *products* of matrices, "
+    "*attention* in torch's fused kernel (on a CPU it has none with dropout: products and the rest), *norms*; all "
+    "else (activations, the softmax over the symbols, copies, Python) is the rest."
 )
 REPEATS = 5
 TARGET = 1.0
