@@ -58,7 +58,13 @@ def provenance() -> dict[str, Any]:
 
 def _public(arguments: Sequence[str]) -> list[str]:
     """Leave the paths of folders out of what is stored."""
-    hidden = {"--data": "DATA", "--peer": "PEER", "--peer-wavenet": "PEER", "--peer-fast": "PEER"}
+    hidden = {
+        "--data": "DATA",
+        "--peer": "PEER",
+        "--peer-wavenet": "PEER",
+        "--peer-fast": "PEER",
+        "--peer-images": "PEER",
+    }
     shown, name = [], ""
     for argument in arguments:
         option, given, _ = argument.partition("=")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from benchmarks.common import load_rows, table
+from benchmarks.sampling import cuda
 from benchmarks.sampling.cases import CASES
 
 TITLE = "Sampling"
@@ -74,7 +75,7 @@ def render() -> str:
     loads = [row["load_average"] for line, row in stored.items() if line in lines()]
     busy = f"Load average of the machine when the lines were measured: {min(loads)} to {max(loads)}." if loads else ""
     picture = "![time for a position over the length](pictures/time-over-length.svg)" if "lengths" in stored else ""
-    return "\n\n".join([_rates(stored), _targets(stored), _lengths(stored), picture, busy]).rstrip()
+    return "\n\n".join([_rates(stored), _targets(stored), _lengths(stored), picture, busy, cuda.render()]).rstrip()
 
 
 def newcomer(stored: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from seriatim.controls import EXACT, Controls
-from seriatim.engine import cpu, samplers
+from seriatim.engine import cpu, graphs, samplers
 from seriatim.engine.assembly import finish
 from seriatim.engine.cpu import Samples, Session
 from seriatim.engine.operands import CannotLower, Operand
@@ -282,5 +282,7 @@ def sample_rows(
     model = distribution.model
     program = choose(model, len(rows), engine, distribution.order, precision=precision).program
     if program is None:
+        if engine == "auto" and model.device.type == "cuda" and len(rows) and graphs.fits(distribution):
+            return graphs.sample_rows(distribution, rows, seed)
         return None
     return distribution.order.to_data(start(distribution, rows, seed, program).advance(program.length).values)
