@@ -364,5 +364,5 @@ def test_a_program_of_another_length_or_under_controls_is_refused():
     model = FVSBN((6,))
     with pytest.raises(ValueError, match="engine: expected a program of 6 positions, got one of 5"):
         model.sample((2,), engine=engine.lower(FVSBN((5,))))
-    with pytest.raises(ValueError, match="engine: expected a name where values are chosen or controlled"):
+    with pytest.raises(ValueError, match="engine: expected a program lowered with draw=True and Controls"):
         engine.choose(model, 2, engine.lower(model), controls=Controls(temperature=0.5))

@@ -27,7 +27,7 @@ from seriatim.models import GRU, LSTM, MADE, NADE, BayesNet, Transformer
 from seriatim.models.bayesnet import SymbolsOrMissing
 from seriatim.nested import Nested
 from seriatim.noise import uniforms
-from seriatim.tasks import generate, generate_scored
+from seriatim.tasks import beam_search, generate, generate_scored
 from test_engine_endings import seldom
 
 LENGTH = 1024
@@ -236,6 +236,23 @@ def test_numbers_that_the_tape_does_not_hold_are_left_to_the_reference():
     )
     with pytest.raises(ValueError, match=r"natively, but Controls\(temperature=1e-310.*\) has no tape form"):
         generate(model, 3, controls=tiny, engine="native")
+
+
+def test_a_program_is_handed_on_where_it_does_what_is_asked():
+    model, controls = lstm(Categorical(4), 6), Controls(0.5, top_k=3)
+    program, steps = engine.lower(model, controls=controls), engine.lower(model, draw=False)
+    wanted = generate(model, 3, seed=0, controls=controls)
+    assert torch.equal(generate(model, 3, seed=0, controls=controls, engine=program), wanted)
+    assert torch.equal(
+        beam_search(model, engine=steps)[0][0].values, beam_search(model, engine="reference")[0][0].values
+    )
+    for other in (program, steps):
+        with pytest.raises(ValueError, match="engine: expected a program lowered with draw=True and Controls"):
+            model.sample((3,), seed=0, engine=other)
+        with pytest.raises(ValueError, match="engine: expected a program lowered with draw=True and Controls"):
+            generate(model, 3, controls=Controls(0.5), engine=other)
+    with pytest.raises(ValueError, match=r"engine: expected a program lowered with draw=False and .* got draw=True"):
+        beam_search(model, engine=program)
 
 
 @pytest.mark.parametrize("place, bad", [(0, float("nan")), (0, float("inf")), (2, float("nan")), (2, float("inf"))])

@@ -8,6 +8,7 @@ read the same addressed noise.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -111,9 +112,9 @@ def lower(
             raise CannotLower(f"the network has {params.size} outputs, the head {head.num_params} parameters")
         if not draw:
             tape.show(params)
-            return finish(tape, _as_they_are, params.size, versions(model))
+            return replace(finish(tape, _as_they_are, params.size, versions(model)), draws=False)
         samplers.draw(tape, head, tape.dense(params), samplers.Draw(tape.input.lag(-1), controls=controls))
-        return finish(tape, decode, samplers.width(head), versions(model))
+        return replace(finish(tape, decode, samplers.width(head), versions(model)), controls=controls)
 
 
 def _as_they_are(numbers: Tensor, first: int) -> Tensor:
@@ -179,8 +180,11 @@ def choose(
         'asked for'
     """
     if isinstance(engine, Program):
-        if not draw or not controls.neutral or precision != "float32":
-            raise ValueError("engine: expected a name where values are chosen or controlled, or weights rounded")
+        if precision != "float32":
+            raise ValueError("engine: expected a name where weights are rounded, got a program")
+        if engine.draws != draw or (engine.controls != controls and not (engine.controls.neutral and controls.neutral)):
+            own = f"draw={engine.draws} and {engine.controls}"
+            raise ValueError(f"engine: expected a program lowered with draw={draw} and {controls}, got {own}")
         return _given(engine, model, batch_size, (model.order if order is None else order).length)
     if engine not in ("auto", "native", "reference"):
         raise ValueError(f"engine: expected 'auto', 'native' or 'reference', got {engine!r}")

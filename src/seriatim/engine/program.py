@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seriatim.causal import State
+from seriatim.controls import EXACT, Controls
 from seriatim.engine.operands import (
     ALIGN,
     PANEL,
@@ -65,6 +66,8 @@ class Program:
         width: how many numbers the samplers write at a position.
         decode: maps those of positions first .. first+n-1, (B, n, width), to values (B, n, *value_shape).
         made_from: addresses and versions of the tensors that were lowered, as `versions` tells them.
+        controls: under which it draws.
+        draws: whether it draws; if not, it hands out parameters.
     """
 
     code: Tensor
@@ -81,6 +84,8 @@ class Program:
     width: int
     decode: Callable[[Tensor, int], Tensor]
     made_from: tuple[tuple[int, int], ...] = ()
+    controls: Controls = EXACT
+    draws: bool = True
 
     @torch.no_grad()
     def load(self, state: State, x: Tensor, position: int = 0) -> Tensor:

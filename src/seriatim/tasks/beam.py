@@ -65,7 +65,7 @@ def beam_search(
         max_length: positions at most, that of the end among them; the model's own length if None.
         n_best: how many to return, at most; up to `num_beams`.
         batch_size: rows at a time. Sources of like lengths side by side are faster.
-        engine: "auto", "native" or "reference", as for `Autoregressive.sample`: what is found is the same.
+        engine: as for `Autoregressive.sample`, a program being one lowered with `draw=False`: it finds the same.
 
     Returns:
         For each row (one for a batch shape of ()) its hypotheses, the best first: fewer than `n_best` where there are

@@ -43,7 +43,7 @@ def follow(
         num: how many sequences.
         context: one for all sequences, (*context event), or one for each, (num, *context event).
         length: how many values at most, where the network runs over any length; the model's own if None.
-        engine: "auto", "native" or "reference", as for `Autoregressive.sample`: the terms are the same.
+        engine: as for `Autoregressive.sample`, a program being one lowered with `draw=False`: the terms are the same.
 
     Yields:
         (num,) float32 for each value.

@@ -76,7 +76,7 @@ def generate(
 
     Raises:
         ValueError: a negative number, contexts that are not one or `num`, a length or a prompt that does not fit the
-            model, "native" for a model without it or with controls, or controls of values that are not finitely many.
+            model, "native" for a model without it, or controls of values that are not finitely many.
 
     Example:
         >>> from seriatim.models import FVSBN
