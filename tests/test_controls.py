@@ -22,7 +22,9 @@ from seriatim.heads import (
     Normal,
     QuantizedMixtureOfLogistics,
 )
+from seriatim.independent import Independent
 from seriatim.models import NADE
+from seriatim.models.bayesnet import SymbolsOrMissing
 from seriatim.nested import Nested
 from test_tasks import roughened
 
@@ -235,6 +237,36 @@ def test_values_inside_a_position_are_controlled_one_by_one():
         drawn = q.from_uniforms(u).long().reshape(-1, 3) @ torch.tensor([9, 3, 1])
         shares = torch.bincount(drawn, minlength=27) / 4000
         torch.testing.assert_close(shares.double(), found, atol=0.03, rtol=0)
+
+
+def test_values_side_by_side_are_controlled_each_by_itself():
+    p = Independent(Categorical(3), (2,))(torch.randn(1, 1, 6, generator=torch.Generator().manual_seed(0)))
+    space = torch.tensor(list(itertools.product(range(3), repeat=2)))
+    probs = p.values.probs[0, 0].tolist()
+    for controls in SETTINGS:
+        q = controls.apply(p)
+        q_of = [enumerated(own, controls) for own in probs]
+        expected = [q_of[0][int(first)] * q_of[1][int(second)] for first, second in space]
+        assert masses(q, space)[0].tolist() == pytest.approx(expected, abs=1e-6)
+        u = torch.rand(3000, 1, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        shares = torch.bincount(q.from_uniforms(u).reshape(-1, 2) @ torch.tensor([3, 1]), minlength=9) / 3000
+        torch.testing.assert_close(shares.double(), masses(q, space)[0], atol=0.04, rtol=0)
+    vector = Independent(Normal(), (2,))(torch.zeros(1, 1, 4))
+    assert torch.allclose(Controls(4.0).apply(vector).values.scale, 2 * vector.values.scale)
+    with pytest.raises(ValueError, match="top_k: expected None for Normal"):
+        Controls(top_k=2).apply(vector)
+
+
+def test_a_missing_value_is_a_symbol_under_controls_too():
+    head = SymbolsOrMissing([3, 2])  # the last symbol of each place stands for a missing value
+    p = head(torch.tensor([[[0.0, 1.0, 2.0], [0.0, 1.0, 5.0]]]), torch.arange(2))
+    q = Controls(top_k=1).apply(p)
+    drawn = q.from_uniforms(torch.full((1, 2, 1), 0.5).double())
+    assert bool(drawn.isnan().all())
+    assert q.log_prob(drawn).tolist() == [[0, 0]]
+    assert Controls(0.5).apply(p).log_prob(torch.tensor([[1.0, 0.0]])).exp()[0].tolist() == pytest.approx(
+        [math.exp(2) / (1 + math.exp(2) + math.exp(4)), 1 / (1 + math.exp(2))]
+    )
 
 
 def test_numbers_out_of_range_are_refused():
