@@ -62,8 +62,8 @@ def finish(
 def _workspace(instruction: Instruction) -> int:
     if instruction.op is Op.ATTEND:
         return instruction.numbers[2]
-    if instruction.op is Op.CONTROLLED:  # log p, log q and the rank of each value and of the end
-        return 3 * (instruction.numbers[0] + 1)
+    if instruction.op is Op.CONTROLLED:  # log p, log q, rank and weight of each value and of the end
+        return 4 * (instruction.numbers[0] + 1)
     return sum(instruction.numbers[:2]) if instruction.op >= Op.BERNOULLI else 0
 
 

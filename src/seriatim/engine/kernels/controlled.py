@@ -124,58 +124,60 @@ def _before(log_q, a, b):
 
 
 @njit
-def _sink(heap, log_q, root, size):
-    """Let an entry of a heap down to its place."""
-    value, child = get(heap, root), 2 * root + 1
-    while child < size:
-        if child + 1 < size and _before(log_q, get(heap, child + 1), get(heap, child)):
-            child += 1
-        if not _before(log_q, get(heap, child), value):
-            break
-        put(heap, root, get(heap, child))
-        root, child = child, 2 * child + 1
-    put(heap, root, value)
+def _split(ranks, log_q, weights, first, last):
+    """Put what comes before the last of ranks first .. last - 1 before it; return its new place and their weight."""
+    pivot, place, weight = get(ranks, last - 1), first, 0.0
+    for i in range(first, last - 1):
+        value = get(ranks, i)
+        if _before(log_q, value, pivot):
+            put(ranks, i, get(ranks, place))
+            put(ranks, place, value)
+            place += 1
+            weight += load64(weights, value)
+    put(ranks, last - 1, get(ranks, place))
+    put(ranks, place, pivot)
+    return place, weight
 
 
 @njit
-def _take(heap, log_q, size):
-    """Move the most probable value of a heap behind the others, and return its weight."""
-    first = get(heap, 0)
-    put(heap, 0, get(heap, size - 1))
-    put(heap, size - 1, first)
-    _sink(heap, log_q, 0, size - 1)
-    return exp64(load64(log_q, first))
+def _select(ranks, log_q, weights, count, most, enough):
+    """Put the first n of `count` values before the others, and return n: `most`, or as few as have weight enough."""
+    first, last, ahead, noise = 0, count, 0.0, 1
+    while first < last:
+        noise = (noise * 1103515245 + 12345) & 0x7FFFFFFF  # any order of values is as good as another
+        chosen = first + (noise >> 8) % (last - first)
+        value = get(ranks, chosen)
+        put(ranks, chosen, get(ranks, last - 1))
+        put(ranks, last - 1, value)
+        place, weight = _split(ranks, log_q, weights, first, last)
+        # A value is needed if those before it are not enough; the first one is in any case.
+        if place < most and (place == 0 or ahead + weight < enough):
+            first, ahead = place + 1, ahead + weight + load64(weights, value)
+        else:
+            last = place
+    return first
 
 
 @njit
-def _rank(log_q, heap, count, top_k, enough):
+def _rank(log_q, ranks, weights, count, top_k, enough):
     """Cut what `top_k` leaves out of values whose greatest log q is 0, then what those before make up for."""
+    kept = count
     for i in range(count):
-        put(heap, i, i)
-    for i in range(count // 2, 0, -1):
-        _sink(heap, log_q, i - 1, count)
-    kept, total = count, 0.0
+        put(ranks, i, i)
+        store64(weights, i, exp64(load64(log_q, i)))
     if top_k:
-        kept = min(top_k, count)
-        for i in range(kept):
-            total += _take(heap, log_q, count - i)
-    else:
-        for i in range(count):
-            total += exp64(load64(log_q, i))
+        kept = _select(ranks, log_q, weights, count, min(top_k, count), math.inf)
     if enough < 1.0:
-        before = 0.0
+        total = 0.0
         for i in range(kept):
-            # A value is needed if those before it are not enough; the first one is in any case.
-            if i and before >= enough * total:
-                kept = i
-                break
-            before += exp64(load64(log_q, get(heap, count - 1 - i))) if top_k else _take(heap, log_q, count - i)
-    for i in range(count - kept):
-        store64(log_q, get(heap, i), -math.inf)
+            total += load64(weights, get(ranks, i))
+        kept = _select(ranks, log_q, weights, kept, kept, enough * total)
+    for i in range(kept, count):
+        store64(log_q, get(ranks, i), -math.inf)
 
 
 @njit
-def _cut(log_p, log_q, heap, count, constants):
+def _cut(log_p, log_q, ranks, weights, count, constants):
     """Write log q of all values, up to a constant, as `Controls.truncated` does."""
     highest = load64(log_p, 0)
     for k in range(count):
@@ -185,7 +187,7 @@ def _cut(log_p, log_q, heap, count, constants):
         store64(log_q, k, (load64(log_p, k) - highest) / temperature)
     top_k, enough = int(load(constants, _TOP_K)), sum_of_three(constants, _ENOUGH)
     if top_k or enough < 1.0:
-        _rank(log_q, heap, count, top_k, enough)
+        _rank(log_q, ranks, weights, count, top_k, enough)
     least = sum_of_three(constants, _LEAST)
     if least <= 0.0:
         for k in range(count):
@@ -252,7 +254,8 @@ def controlled(at, t, lane, operands, rows, num_rows, key0, key1, values, width,
         own, own_row = params + row * params_stride, get(rows, row)
         log_p = workspace
         log_q = log_p + 8 * (count + 1)
-        heap = log_q + 8 * (count + 1)
+        ranks = log_q + 8 * (count + 1)
+        weights = ranks + 8 * (count + 1)
         ends = False
         if ending:
             s = np.float64(load(own, 0))
@@ -262,7 +265,7 @@ def controlled(at, t, lane, operands, rows, num_rows, key0, key1, values, width,
             if not math.isfinite(s) or not _masses(own + 4, log_p, count, given, mixed, constants):
                 return row
             _with_end(own, log_p, count)
-            _cut(log_p, log_q, heap, count + 1, constants)
+            _cut(log_p, log_q, ranks, weights, count + 1, constants)
             alive = _log_total(log_q, count)
             cut = load64(log_q, count) - alive if alive > -math.inf else math.inf
             ends = uniform(key0, key1, own_row, t, lane) < 1 / (1 + math.exp(-cut))
@@ -271,11 +274,11 @@ def controlled(at, t, lane, operands, rows, num_rows, key0, key1, values, width,
         elif not _masses(own, log_p, count, given, mixed, constants):
             return row
         else:
-            _cut(log_p, log_q, heap, count, constants)
+            _cut(log_p, log_q, ranks, weights, count, constants)
             score_p = score_q = 0.0
         if not ends:
             u = uniform(key0, key1, own_row, t, lane + (1 if ending else 0))
-            value, total = _choose(log_q, heap, count, u)
+            value, total = _choose(log_q, weights, count, u)
             store(
                 read + row * read_stride, 0, np.float32(value) / half - ONE if half > 0 else np.float32(value) + offset
             )
