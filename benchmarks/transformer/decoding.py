@@ -39,7 +39,7 @@ ABOUT = (
     "the time of the encoder is among it. *Multi30k*: encoder and decoder of 3 layers x 192, 4,000 tokens, sources of "
     f"{SOURCE} tokens and targets of 24; greedy, and a beam of four whose best is counted. *Text*: a decoder of 6 "
     "layers x 384, 96 symbols, sampled up to its 256 positions. Peers: `generate` of MarianMT and GPT-2 with its cache "
-    "(without it every step reads the whole prefix again), and CTranslate2."
+    "(without it every step reads the whole prefix again: batch 1), and CTranslate2."
 )
 
 
@@ -130,10 +130,10 @@ def hugging_face(case: Case) -> Ways:
         start = torch.zeros(case.batch, 1, dtype=torch.int64)
         shared |= {"input_ids": start, "attention_mask": torch.ones_like(start), "do_sample": True, "top_k": 0}
     model.eval()
-    return {
-        "huggingface": lambda: model.generate(**shared, use_cache=True),
-        "prefix": lambda: model.generate(**shared, use_cache=False),
-    }
+    ways = {"huggingface": lambda: model.generate(**shared, use_cache=True)}
+    if case.batch == 1:  # for scale
+        ways["prefix"] = lambda: model.generate(**shared, use_cache=False)
+    return ways
 
 
 def ctranslate(case: Case) -> Ways:
@@ -243,7 +243,7 @@ def render() -> str:
             if row is None:
                 cells.append("not run")
             elif way not in row:
-                cells.append("not installed")
+                cells.append("" if way == "prefix" and CASES[name].batch > 1 else "not installed")
             else:
                 own = row[way]
                 faster = "" if way == "native" else f" ({own['ours_over_it']['cpu']:.2f})"
