@@ -21,6 +21,7 @@ from benchmarks.sampling.cases import CASES, Case, numbers, sources
 from benchmarks.sequences.speed import machine
 from seriatim import engine
 from seriatim.autoregressive import Autoregressive
+from seriatim.engine import Program
 from seriatim.model import AutoregressiveModel
 from seriatim.tasks.sampler import Sampler, as_prompt
 
@@ -102,6 +103,10 @@ def measure(name: str, batch: int, peers: Mapping[str, Path], *, repeats: int = 
         draw()
         torch.set_num_threads(1)
 
+    def halved() -> None:
+        with torch.no_grad():
+            engine.start(joint, torch.arange(batch), 0, rounded).advance(positions)
+
     other = None if case.peer is None else case.peer[1](peers, batch)
     short = joint_of(model, case, batch, min(case.passed, positions if whole else case.passed))
     window = short.order.length
@@ -112,6 +117,9 @@ def measure(name: str, batch: int, peers: Mapping[str, Path], *, repeats: int = 
         "rollout": Drawn(lambda: seen.append(next(blocks)), batch * steps),
         "passes": Drawn(passes(model, short, seeds), batch),
     }
+    if batch == 1:
+        rounded = engine.lower(model, joint.order, precision="bf16-weights")
+        ways["bf16"] = Drawn(halved, positions)
     if other is not None:
         count = 2 if whole else 50
         ways["peer"] = Drawn(lambda: other(count), batch * count)
@@ -131,16 +139,29 @@ def measure(name: str, batch: int, peers: Mapping[str, Path], *, repeats: int = 
         "macs": work.macs,
         "weights": work.weights,
         "per_s": {key: median(rate) for key, rate in cpu.items()},
-        "ratios": {key: median(cpu["native"] / cpu[key]) for key in cpu if key not in ("native", "two threads")},
+        "ratios": {
+            key: median(cpu["native"] / cpu[key]) for key in cpu if key not in ("native", "two threads", "bf16")
+        },
         "two_threads": median(np.array(seconds["native"]["wall"]) / np.array(seconds["two threads"]["wall"])),
         "lowering_ms": median(np.array([1e3 * lowering])),
         "machine": {key: median(rate / 1e9) for key, rate in rates.items()},
         "binds": "arithmetic" if np.median(arithmetic) >= np.median(reading) else "reading",
         "tax": median(np.array(seconds["native"]["cpu"]) / limit),
         "equal": float(same.mean()),
+        "bf16": rounding(joint, rounded) | {"ratio": median(cpu["bf16"] / cpu["native"])} if batch == 1 else None,
         "load_average": load,
         "peer": case.peer[0] if case.peer and other is not None else None,
     }
+
+
+@torch.no_grad()
+def rounding(joint: Autoregressive, rounded: Program) -> dict[str, float]:
+    """Return how far log p of the model and that of the rounded one are apart, in nats a position, of its samples."""
+    drawn = engine.start(joint, torch.arange(1), 0, rounded).advance(rounded.length, log_probs=True)
+    exact = joint.order.to_positions(joint.log_prob_terms(joint.order.to_data(drawn.values)))
+    assert drawn.log_probs is not None
+    apart = (exact.reshape(drawn.log_probs.shape) - drawn.log_probs).abs().numpy()
+    return {"mean_nats": median(np.array([apart.mean()])), "largest_nats": median(np.array([apart.max()]))}
 
 
 def median(values: np.ndarray) -> float:

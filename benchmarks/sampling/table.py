@@ -75,7 +75,9 @@ def render() -> str:
     loads = [row["load_average"] for line, row in stored.items() if line in lines()]
     busy = f"Load average of the machine when the lines were measured: {min(loads)} to {max(loads)}." if loads else ""
     picture = "![time for a position over the length](pictures/time-over-length.svg)" if "lengths" in stored else ""
-    return "\n\n".join([_rates(stored), _targets(stored), _lengths(stored), picture, busy, cuda.render()]).rstrip()
+    return "\n\n".join(
+        [_rates(stored), _targets(stored), _rounded(stored), _lengths(stored), picture, busy, cuda.render()]
+    ).rstrip()
 
 
 def newcomer(stored: dict[str, Any]) -> str:
@@ -142,6 +144,22 @@ def _targets(stored: dict[str, Any]) -> str:
             [line, text, f"{found:.2f}" if kind == "tax" else f"{_number(found)}x", "met" if reached else "missed"]
         )
     return table(["", "target", "reached", ""], rows)
+
+
+def _rounded(stored: dict[str, Any]) -> str:
+    header = [
+        "weights in 16 bits, batch 1",
+        "samples in the same time",
+        "log p apart, mean",
+        "largest, nats a position",
+    ]
+    rows = []
+    for name in CASES:
+        row = stored.get(f"{name}, batch 1")
+        if row is not None and row.get("bf16") is not None:
+            own = row["bf16"]
+            rows.append([name, f"{own['ratio']:.2f}x", f"{own['mean_nats']:.2g}", f"{own['largest_nats']:.2g}"])
+    return table(header, rows) if rows else "Weights in 16 bits: not run."
 
 
 def _lengths(stored: dict[str, Any]) -> str:
