@@ -69,7 +69,7 @@ class Entry(NamedTuple):
 
 def config(epochs: int, **changes: Any) -> TrainConfig:
     """Return the settings that all entries share, and those given."""
-    shared: dict[str, Any] = {"batch_values": 3000, "learning_rate": 2e-3, "warmup_steps": 400, "weight_decay": 1e-3}
+    shared: dict[str, Any] = {"batch_values": 2000, "learning_rate": 2e-3, "warmup_steps": 1000, "weight_decay": 1e-3}
     shared |= {"gradient_clip": 10.0, "ema_decay": 0.998}
     return TrainConfig(epochs=epochs, **{**shared, **changes})
 
@@ -77,7 +77,7 @@ def config(epochs: int, **changes: Any) -> TrainConfig:
 SMALL: dict[str, Any] = {"hidden_features": 64, "num_layers": 3, "num_heads": 4, "feedforward_features": 128}
 LARGE: dict[str, Any] = {"hidden_features": 256, "num_layers": 4, "num_heads": 8, "feedforward_features": 512}
 ENTRIES = {
-    "cpu": Entry(SMALL, 0.0, config(5)),
+    "cpu": Entry(SMALL, 0.0, config(4)),
     "cuda": Entry(LARGE, 0.1, config(30, batch_values=16000, learning_rate=1e-3, device="cuda")),
 }
 
@@ -92,7 +92,7 @@ def model_of(entry: Entry, data: Sequences) -> Transformer:
     encoder = SourceEncoder(data.codec.levels, size, **inner, **shared)
     longest = int(max(own.lengths.max() for own in data.splits.values())) + 1
     head = Ending(Tokens(data.codec.levels))
-    return Transformer((longest,), head, hidden_features=size, **{**inner, "num_layers": 1}, **shared, encoder=encoder)
+    return Transformer((longest,), head, hidden_features=size, **inner, **shared, encoder=encoder)
 
 
 def read(folder: Path, tasks: list[str]) -> Sequences:
