@@ -30,7 +30,7 @@ def run(tmp_path_factory):
     words = ["".join(rng.choice(list(LETTERS), rng.integers(1, 4))) for _ in range(600)]
     (folder / "words.tsv").write_text("".join(f"{word}\t{word[::-1].upper()}\n" for word in words))
     sizes = ["hidden_features=32", "num_layers=1", "num_heads=2", "feedforward_features=64", "norm=pre"]
-    changes = ["batch_values=150", "epochs=12", "learning_rate=0.005", "label_smoothing=0.0", "ema_decay=0.9"]
+    changes = ["batch_values=150", "epochs=9", "learning_rate=0.005", "label_smoothing=0.0", "ema_decay=0.9"]
     options = [word for size in sizes for word in ("--set", f"model.{size}")]
     options += [word for change in changes for word in ("--set", f"training.{change}")]
     result = seriatim("train", folder / "words.tsv", "--as", "pairs", "--tokens", "characters", "--out",

@@ -68,7 +68,7 @@ def pair_rows(run: Run, source: str, target: str) -> SequenceRows:
     """
     if not of_pairs(run):
         raise UserError(
-            f"--target: expected none, for {run.path} is no model of pairs, which turn a source into a target, "
+            f"--target: expected none, for {run.path} is no model of pairs, which turns a source into a target, "
             f"got {target}"
         )
     sources, targets = _lines(source, "--source"), _lines(target, "--target")
