@@ -157,3 +157,11 @@ def test_threads_are_kept_only_while_they_are_faster():
     assert 10 < slow < 30  # tried again after a while
     pace.learn(8, 2, 100, seconds=0.05)
     assert pace.plan(8, 1000, most=2)[0] == 2
+
+
+def test_threads_serve_single_positions_that_take_long():
+    pace = Pace()
+    pace.learn(8, 1, 1, seconds=3.0)  # compiled
+    assert pace.plan(8, 1, most=2) == (1, 1)
+    pace.learn(8, 1, 1, seconds=0.02)
+    assert pace.plan(8, 1, most=2) == (2, 1)

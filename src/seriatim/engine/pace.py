@@ -21,6 +21,7 @@ class Pace:
         >>> pace = Pace()
         >>> pace.plan(num_rows=16, left=500, most=2)
         (1, 1)
+        >>> pace.learn(num_rows=16, threads=1, count=1, seconds=0.4)
         >>> pace.learn(num_rows=16, threads=1, count=8, seconds=0.008)
         >>> pace.plan(num_rows=16, left=500, most=2)
         (2, 400)
@@ -44,7 +45,7 @@ class Pace:
 
     def learn(self, num_rows: int, threads: int, count: int, seconds: float) -> None:
         """Keep how long `count` positions took."""
-        if count > 1 and seconds > MEASURABLE:  # the first position pays for what is loaded and compiled
+        if self.trial > 1 and seconds > MEASURABLE:  # the first call pays for what is loaded and compiled
             self.seconds[threads] = seconds / (count * num_rows)
         self.trial = min(self.trial * _GROWTH, CHUNK)
         if threads == 1:
