@@ -81,6 +81,35 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
+def epochs_done(folder: Path) -> int:
+    """Return how many epochs a run has behind it, 0 for one that has not begun."""
+    file = folder / "metrics.csv"
+    return max(0, len(file.read_text().splitlines()) - 1) if file.exists() else 0
+
+
+def training_time(seconds: float, before: int, epochs: int) -> dict[str, Any]:
+    """Return the processor's seconds for all epochs, from those that this process ran after `before` others.
+
+    Example:
+        >>> training_time(50.0, before=4, epochs=9)
+        {'cpu_seconds': 90, 'epochs_timed': 5}
+    """
+    timed = max(1, epochs - before)
+    return {"cpu_seconds": round(seconds * epochs / timed), "epochs_timed": timed}
+
+
+def told_time(row: Mapping[str, Any], device: str = "cpu") -> str:
+    """Return the time of a training as words: minutes, epochs, and of how many of them it is known.
+
+    Example:
+        >>> told_time({"cpu_seconds": 2455, "epochs": 9, "epochs_timed": 5})
+        '41 min, 9 epochs (timed over 5)'
+    """
+    minutes = row["cpu_seconds" if device == "cpu" else "wall_seconds"] / 60
+    part = row.get("epochs_timed", row["epochs"]) < row["epochs"]
+    return f"{minutes:.0f} min, {row['epochs']} epochs" + (f" (timed over {row['epochs_timed']})" if part else "")
+
+
 def store(name: str, rows: Mapping[str, Any]) -> Path:
     """Merge rows into benchmarks/results/NAME.json, by a temporary file."""
     RESULTS.mkdir(parents=True, exist_ok=True)

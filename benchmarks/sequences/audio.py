@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from benchmarks.common import WORK, load_rows, provenance, store, table
+from benchmarks.common import WORK, epochs_done, load_rows, provenance, store, table, told_time, training_time
 from seriatim.context import Attributes
 from seriatim.data import Ragged, Sequences
 from seriatim.data.codecs import MuLaw, Pcm
@@ -127,7 +127,7 @@ def measure(data: Sequences, name: str, entry: Entry) -> dict[str, Any]:
         data.train, data.valid, train_context=labels["train"], valid_context=labels["valid"], ends=False, unit="sample"
     )
     rows.codec = data.codec
-    started = time.process_time()
+    before, started = epochs_done(folder), time.process_time()
     result = train(model, rows, entry.config, folder, resume=(folder / "config.yaml").exists())
     seconds = time.process_time() - started
     found = surprise(model, list(data.test), labels["test"], batch_size=32)
@@ -138,7 +138,7 @@ def measure(data: Sequences, name: str, entry: Entry) -> dict[str, Any]:
         "receptive_field": getattr(model, "receptive_field", None),
         "parameters": sum(p.numel() for p in model.parameters()),
         "epochs": len(result.history),
-        "cpu_seconds": round(seconds),
+        **training_time(seconds, before, len(result.history)),
         "config": entry.config.model_dump(mode="json"),
         "seed": entry.config.seed,
         "provenance": provenance(),
@@ -195,6 +195,6 @@ def render() -> str:
         sight = row["receptive_field"]
         seen = "all" if sight is None else f"{sight:,} samples, {sight / RATE:.3f} s"
         cells = [name, entry.encoding, f"{row['bits_per_sample']:.3f}", f"{low:.3f} to {high:.3f}", coder, seen]
-        rows.append([*cells, f"{row['parameters']:,}", f"{row['cpu_seconds'] / 60:.0f} min, {row['epochs']} epochs"])
+        rows.append([*cells, f"{row['parameters']:,}", told_time(row)])
     header = ["model", "values", "bits per sample", "95 % interval", "coder", "sees", "parameters", "core time"]
     return table(header, rows)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common import WORK, load_rows, provenance, store, table
+from benchmarks.common import WORK, epochs_done, load_rows, provenance, store, table, training_time
 from benchmarks.sequences.audio import RATE, folder_of, read
 from seriatim import load
 from seriatim.data import Sequences, load_named
@@ -78,7 +78,7 @@ def speech(folder: Path) -> dict[str, Any]:
     sizes: dict[str, Any] = {"residual_features": 32, "gate_features": 32, "skip_features": 128}
     model = WaveNet((SPEECH_RATE,), Categorical(256), num_blocks=3, layers_per_block=9, **sizes)
     run = WORK / RESULTS / "speech"
-    started = time.process_time()
+    before, started = epochs_done(run), time.process_time()
     result = train(model, data, SPEECH, run, resume=(run / "config.yaml").exists())
     seconds = time.process_time() - started
     values = model(length=SPEECH_SECONDS * SPEECH_RATE).sample(seed=SEED).numpy()
@@ -88,7 +88,7 @@ def speech(folder: Path) -> dict[str, Any]:
         "train_bits": round(float(last["train_bits_per_dim"]), 3),
         "valid_bits": round(float(last["valid_bits_per_dim"]), 3),
         "epochs": len(result.history),
-        "cpu_seconds": round(seconds),
+        **training_time(seconds, before, len(result.history)),
         "config": SPEECH.model_dump(mode="json"),
         "seed": SEED,
     }

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.common import WORK, load_rows, provenance, store, table
+from benchmarks.common import WORK, epochs_done, load_rows, provenance, store, table, told_time, training_time
 from seriatim.data import Ragged
 from seriatim.data.codecs import Characters
 from seriatim.heads import Categorical
@@ -76,7 +76,7 @@ def measure(data: tuple[Ragged, Ragged, Characters], name: str, entry: Entry) ->
     torch.manual_seed(entry.config.seed)
     model = entry.make(codec.levels)
     folder = WORK / RESULTS / name.replace(" ", "_")
-    started = time.process_time()
+    before, started = epochs_done(folder), time.process_time()
     rows = SequenceData(training, valid, ends=False, unit=codec.unit, codec=codec)
     result = train(model, rows, entry.config, folder, resume=(folder / "config.yaml").exists())
     seconds = time.process_time() - started
@@ -88,7 +88,7 @@ def measure(data: tuple[Ragged, Ragged, Characters], name: str, entry: Entry) ->
         "parameters": sum(p.numel() for p in model.parameters()),
         "epochs": len(result.history),
         "best_epoch": result.best_epoch,
-        "cpu_seconds": round(seconds),
+        **training_time(seconds, before, len(result.history)),
         "sample": text,
         "config": entry.config.model_dump(mode="json"),
         "seed": entry.config.seed,
@@ -114,12 +114,12 @@ def render() -> str:
     for name, entry in ENTRIES.items():
         row, target = stored.get(name), entry.target or ""
         if row is None:
-            rows.append([name, "not run", "", "", "", "", target])
+            rows.append([name, "not run", "", "", "", target])
             continue
         low, high = row["interval"]
         cells = [name, f"{row['valid_nats']:.3f}", f"{low:.3f} to {high:.3f}", f"{row['parameters']:,}"]
-        rows.append([*cells, row["epochs"], f"{row['cpu_seconds'] / 60:.0f} min", target])
-    header = ["model", "nats per character", "95 % interval", "parameters", "epochs", "core time", "target"]
+        rows.append([*cells, told_time(row), target])
+    header = ["model", "nats per character", "95 % interval", "parameters", "core time", "target"]
     shown = table(header, rows)
     if not stored:
         return shown

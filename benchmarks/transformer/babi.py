@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from benchmarks.common import WORK, load_rows, provenance, store, table
+from benchmarks.common import WORK, epochs_done, load_rows, provenance, store, table, told_time, training_time
 from seriatim.data import Ragged, Sequences, load
 from seriatim.data.named_sequences import BABI_TASKS
 from seriatim.ending import Ending
@@ -152,7 +152,7 @@ def measure(folder: Path, device: str, entry: Entry) -> dict[str, Any]:
     data = read(folder, tasks)
     assert data.labels is not None
     model, where = model_of(entry, data), WORK / RESULTS / device
-    started = time.process_time()
+    before, started = epochs_done(where), time.process_time()
     result = train(model, data, entry.config, where, resume=(where / "config.yaml").exists())
     seconds = time.process_time() - started
     model.to(device)
@@ -175,7 +175,7 @@ def measure(folder: Path, device: str, entry: Entry) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "epochs": len(result.history),
         "best_epoch": result.best_epoch,
-        "cpu_seconds": round(seconds),
+        **training_time(seconds, before, len(result.history)),
         "wall_seconds": round(result.seconds),
         "config": entry.config.model_dump(mode="json"),
         "sizes": entry.sizes,
@@ -201,10 +201,9 @@ def render() -> str:
         if (row := stored.get(device)) is None:
             facts.append(f"{device}: not run.")
             continue
-        minutes = row["cpu_seconds" if device == "cpu" else "wall_seconds"] / 60
         facts.append(
             f"{device}: {row['test_accuracy']:.1%} of all test questions; {row['parameters']:,} parameters, "
-            f"{minutes:.0f} min, {row['epochs']} epochs, the best {row['best_epoch']}."
+            f"{told_time(row, device)}, the best {row['best_epoch']}."
         )
     for task, name in BABI_TASKS.items():
         cells = []

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.common import WORK, load_rows, provenance, store, table
+from benchmarks.common import WORK, epochs_done, load_rows, provenance, store, table, told_time, training_time
 from seriatim.data import Ragged, Sequences, load
 from seriatim.ending import Ending
 from seriatim.heads import Tokens
@@ -116,7 +116,7 @@ def measure(folder: Path, device: str, name: str, entry: Entry) -> dict[str, Any
     data = load(entry.data, data_dir=folder, tokens=f"bpe:{TOKENS}", joint=True)
     assert isinstance(data, Sequences)
     model, where = model_of(entry, data), WORK / RESULTS / device / name.replace(" ", "_")
-    started = time.process_time()
+    before, started = epochs_done(where), time.process_time()
     result = train(model, data, entry.config, where, resume=(where / "config.yaml").exists())
     seconds = time.process_time() - started
     model.to(device)
@@ -137,7 +137,7 @@ def measure(folder: Path, device: str, name: str, entry: Entry) -> dict[str, Any
         "parameters": sum(p.numel() for p in model.parameters()),
         "epochs": len(result.history),
         "best_epoch": result.best_epoch,
-        "cpu_seconds": round(seconds),
+        **training_time(seconds, before, len(result.history)),
         "wall_seconds": round(result.seconds),
         "decoding_seconds": round(decoding, 1),
         "examples": [[wanted[k], texts[k]] for k in (0, 100, 500)],
@@ -168,9 +168,9 @@ def render() -> str:
                 rows.append([name, device, "not run", "", "", "", "", "", target])
                 continue
             cells = [name, device, f"{row['bleu']:.1f}", f"{row['greedy_bleu']:.1f}", f"{row['perplexity']:.2f}"]
-            minutes = row["cpu_seconds" if device == "cpu" else "wall_seconds"] / 60
-            training = f"{minutes:.0f} min, {row['epochs']} epochs"
-            rows.append([*cells, f"{row['parameters']:,}", training, f"{row['decoding_seconds']:.0f} s", target])
+            rows.append(
+                [*cells, f"{row['parameters']:,}", told_time(row, device), f"{row['decoding_seconds']:.0f} s", target]
+            )
             examples += [f"- {name}: *{wanted}* / {found}" for wanted, found in row["examples"]]
             signature = f"\n\nSignature: `{row['signature']}`."
     header = ["direction", "device", "BLEU", "greedy", "perplexity", "parameters", "training", "decoding", "target"]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from benchmarks.common import WORK, load_rows, provenance, store, table
+from benchmarks.common import WORK, epochs_done, load_rows, provenance, store, table, told_time, training_time
 from benchmarks.sequences import text as recurrent
 from seriatim.data import Ragged
 from seriatim.data.codecs import Characters
@@ -88,7 +88,7 @@ def measure(data: tuple[Ragged, Ragged, Characters], device: str, entry: Entry) 
     """Train (or go on training) one entry and score the validation text."""
     training, valid, codec = data
     model, folder = model_of(entry, codec.levels), WORK / RESULTS / device
-    started = time.process_time()
+    before, started = epochs_done(folder), time.process_time()
     rows = SequenceData(training, valid, ends=False, unit=codec.unit, codec=codec)
     result = train(model, rows, entry.config, folder, resume=(folder / "config.yaml").exists())
     seconds = time.process_time() - started
@@ -101,7 +101,7 @@ def measure(data: tuple[Ragged, Ragged, Characters], device: str, entry: Entry) 
         "parameters": sum(p.numel() for p in model.parameters()),
         "epochs": len(result.history),
         "best_epoch": result.best_epoch,
-        "cpu_seconds": round(seconds),
+        **training_time(seconds, before, len(result.history)),
         "wall_seconds": round(result.seconds),
         "sample": text,
         "config": entry.config.model_dump(mode="json"),
@@ -128,15 +128,14 @@ def render() -> str:
         row = stored.get(device)
         size = "{num_layers} layers x {hidden_features}".format(**entry.sizes)
         if row is None:
-            rows.append([f"Transformer, {size}", device, "not run", "", "", "", entry.target])
+            rows.append([f"Transformer, {size}", device, "not run", "", "", entry.target])
             continue
-        minutes = row["cpu_seconds" if device == "cpu" else "wall_seconds"] / 60
-        cells = [f"Transformer, {size}", device, f"{row['valid_nats']:.3f}", f"{row['parameters']:,}", row["epochs"]]
-        rows.append([*cells, f"{minutes:.0f} min", entry.target])
+        cells = [f"Transformer, {size}", device, f"{row['valid_nats']:.3f}", f"{row['parameters']:,}"]
+        rows.append([*cells, told_time(row, device), entry.target])
     for name, row in load_rows(recurrent.RESULTS).items():
-        cells = [name, "cpu", f"{row['valid_nats']:.3f}", f"{row['parameters']:,}", row["epochs"]]
-        rows.append([*cells, f"{row['cpu_seconds'] / 60:.0f} min", ""])
-    shown = table(["model", "device", "nats per character", "parameters", "epochs", "time", "target"], rows)
+        cells = [name, "cpu", f"{row['valid_nats']:.3f}", f"{row['parameters']:,}"]
+        rows.append([*cells, told_time(row), ""])
+    shown = table(["model", "device", "nats per character", "parameters", "time", "target"], rows)
     if not stored:
         return shown
     best = min(stored, key=lambda device: stored[device]["valid_nats"])
