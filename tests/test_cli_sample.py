@@ -128,6 +128,8 @@ def test_verbose_tells_the_path_once(work, tmp_path, monkeypatch):
     assert ok("sample", work / "bits", *many).stderr.count(native) == 1
     assert ok("sample", work / "sequence", *many, "--out", tmp_path / "x.npy").stderr.startswith(native)
     assert "engine" not in ok("sample", work / "bits", "-n", 2).stderr
+    np.save(tmp_path / "x.npy", np.zeros((1, 2, 3)))
+    assert native in ok("complete", work / "bits", tmp_path / "x.npy", "--region", "top", "--verbose").stderr
     monkeypatch.setattr(cpu, "kernels", lambda: None)
     assert ok("sample", work / "bits", *many).stderr == "engine: step by step in PyTorch: numba cannot be loaded\n"
 

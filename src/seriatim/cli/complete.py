@@ -18,8 +18,9 @@ from seriatim.cli.options import (
     RunArgument,
     SeedOption,
     SplitOption,
+    VerboseOption,
 )
-from seriatim.cli.output import csv_text, ending, show, show_json, write_file
+from seriatim.cli.output import csv_text, ending, engine_told, show, show_json, write_file
 from seriatim.cli.sample import ENDINGS, cells, require_images
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ HEADER = ("row", "completion", "log_prob_missing_nats", "exactness")
 
 
 def run(
+    call: typer.Context,
     path: RunArgument,
     file: RowsArgument,
     region: Annotated[
@@ -55,6 +57,7 @@ def run(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     json: JsonOption = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Complete rows of which a part is given: exact samples of p(missing | given) and their log p in nats.
 
@@ -68,6 +71,8 @@ def run(
     from seriatim.cli.loading import contexts, open_run, read_rows
     from seriatim.tasks import complete
 
+    if verbose:
+        call.with_resource(engine_told())
     own = open_run(path, device)
     if suffix == ".png":
         require_images(own)
