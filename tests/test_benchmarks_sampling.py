@@ -48,7 +48,7 @@ def test_a_line_is_measured(name, monkeypatch):
 def test_the_tables_say_what_was_met_and_what_was_not_run(monkeypatch):
     row = {
         "positions": 784, "per_s": {"native": 784.0, "rollout": 8.0, "passes": 2.0, "peer": 1.0}, "tax": 2.0,
-        "ratios": {"rollout": 98.0, "passes": 392.0, "peer": 5000.0}, "two_threads": 1.6, "equal": 1.0,
+        "ratios": {"rollout": 98.0, "passes": 392.0, "peer": 5000.0}, "two_threads": 1.6, "equal": 1.0, "peer": "other",
         "binds": "reading", "lowering_ms": 3.0, "load_average": 0.5,
     }  # fmt: skip
     stored = {"PixelCNN 15x32, batch 16": row}

@@ -17,12 +17,14 @@ ABOUT = (
     "of the ratios of the turns, so that other work on the machine slows both sides. *Naive* runs our own network over "
     "the whole image, row or receptive field (of sequences without one: half their length) for every position; "
     "*eager* is our cached step in PyTorch, in the middle of the sample; *engine* draws from a program that was "
-    "lowered before, which takes the milliseconds of the last column once. *Tax* is the time of the engine over the "
-    "limit: the multiply-adds that are needed at the rate of a 512 x 512 product, or one reading of the weights for "
-    "every position (of models whose weights belong to positions: one in all), whichever takes longer. Peers: "
-    "r9y9/wavenet_vocoder's `incremental_forward`, a whole pass of pytorch-generative's PixelCNN and GatedPixelCNN for "
-    "every pixel (as its `sample` does), `nn.LSTM` called for one position. *Two threads* compares wall time of the "
-    "engine on two threads and on one: it tells something only where the machine has no other work."
+    "lowered before, which takes the milliseconds of the last column once; short samples are drawn again and again. "
+    "*Tax* is the time of the engine over the limit: the multiply-adds that are needed at the rate of a 512 x 512 "
+    "product, or one reading of the weights for every position (of models whose weights belong to positions: one in "
+    "all), whichever takes longer. FVSBN, NADE and MADE need so few multiply-adds that the noise, the sigmoids and the "
+    "choice of bits, which the limit leaves out, take most of the time. Peers: r9y9/wavenet_vocoder's "
+    "`incremental_forward`, a whole pass of pytorch-generative's PixelCNN and GatedPixelCNN for every pixel (as its "
+    "`sample` does), `nn.LSTM` called for one position. *Two threads* compares wall time of the engine on two threads "
+    "and on one: it tells something only where the machine has no other work."
 )
 
 
@@ -88,7 +90,7 @@ def newcomer(stored: dict[str, Any]) -> str:
         "PixelCNN 15x32, batch 16",
         "LSTM 1x512, batch 1",
         "Transformer 6x384, batch 1",
-        "MADE 500, batch 64",
+        "MADE 500, batch 16",
     ):
         row, case = stored.get(line), CASES[line.rpartition(",")[0]]
         if row is None:
@@ -101,6 +103,10 @@ def newcomer(stored: dict[str, Any]) -> str:
 
 def _per_unit(row: dict[str, Any], unit: str, way: str) -> float:
     return row["per_s"][way] / (row["positions"] if unit in ("images", "rows") else 1)
+
+
+def _rate(row: dict[str, Any], unit: str, way: str) -> str:
+    return _number(_per_unit(row, unit, way)) if way in row["per_s"] else ""
 
 
 def _number(value: float) -> str:
@@ -116,7 +122,7 @@ def _rates(stored: dict[str, Any]) -> str:
         if row is None:
             rows.append([line, case.unit, "not run", *[""] * (len(header) - 3)])
             continue
-        rates = [_number(_per_unit(row, case.unit, way)) for way in ("passes", "rollout", "native")]
+        rates = [_rate(row, case.unit, way) for way in ("passes", "rollout", "native")]
         ratios = [
             f"{_number(row['ratios'][way])}x" if way in row["ratios"] else "" for way in ("passes", "rollout", "peer")
         ]
@@ -135,7 +141,7 @@ def _targets(stored: dict[str, Any]) -> str:
     rows = []
     for line, kind, wanted, text in TARGETS:
         row = stored.get(line)
-        found = None if row is None else row.get(kind, row["ratios"].get(kind))
+        found = None if row is None else row["ratios"].get(kind, row.get(kind))
         if found is None:
             rows.append([line, text, "not run", ""])
             continue

@@ -134,7 +134,8 @@ def detach(state: State) -> State:
 def write(buffer: Tensor, start: int, values: Tensor) -> Tensor:
     """Put values into columns start, start + 1, ... of a buffer of a state, and return the buffer.
 
-    With gradients off it writes in place (the state is donated); with gradients on it never does.
+    With gradients off it writes in place (the state is donated), but for a buffer of one number seen many times over,
+    which becomes one of its own; with gradients on it never does.
 
     Args:
         buffer: (B, S, ...).
@@ -150,6 +151,7 @@ def write(buffer: Tensor, start: int, values: Tensor) -> Tensor:
         return values
     if torch.is_grad_enabled():
         return torch.cat([buffer[:, :start], values, buffer[:, stop:]], dim=1)
+    buffer = buffer.contiguous() if 0 in buffer.stride() else buffer
     buffer[:, start:stop] = values
     return buffer
 

@@ -113,8 +113,10 @@ class MaskedConv2d(Causal):
         height, width = self.shape
         return {
             "position": torch.zeros(batch_size, dtype=torch.int64, device=self.linear.weight.device),
-            # One pixel more: the zero outside.
-            "map": self.linear.weight.new_zeros(batch_size, (height * width + 1) * self.channels, self.in_features),
+            # One pixel more: the zero outside. It takes no memory until it is written.
+            "map": self.linear.weight.new_zeros(1, 1, 1).expand(
+                batch_size, (height * width + 1) * self.channels, self.in_features
+            ),
             "context": None if self.context is None else self.context(of_pixels(context)),
         }
 
