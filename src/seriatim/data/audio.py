@@ -235,7 +235,7 @@ def sound_files(path: str | Path) -> list[Path]:
     """Return the sound files below a folder, sorted by their paths.
 
     Example:
-        >>> sound_files("docs")
+        >>> sound_files("src")
         []
     """
     path = Path(path)
