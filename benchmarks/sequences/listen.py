@@ -33,7 +33,7 @@ ABOUT = (
     "chosen; the spectrograms show recorded test clips above and sampled ones below, 0 to 4 kHz upward, one second "
     "across, one scale of loudness. After 24 minutes of one core the model makes bursts as loud as speech and in its "
     "rhythm, not yet words: what a sampled digit is cannot be told by ear. The speech is 16 kHz, from a WaveNet "
-    "trained on 45 seconds of three LibriSpeech utterances: it has over-fitted, as the validation bits say."
+    "trained on 45 seconds of three LibriSpeech utterances: it over-fits, as the bits of its held-out ends say."
 )
 DOCS = Path(__file__).parents[2] / "docs"
 PICTURE = DOCS / "pictures" / "spoken-digits.png"
