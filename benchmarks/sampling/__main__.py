@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import load_rows, provenance, store
-from benchmarks.sampling import cuda, lengths
+from benchmarks.sampling import cuda, first_use, lengths
 from benchmarks.sampling.measure import measure
 from benchmarks.sampling.table import RESULTS, lines, newcomer, render
 from benchmarks.sequences.__main__ import checkout
@@ -20,7 +20,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sampling", description=__doc__, allow_abbrev=False)
     parser.add_argument("--peer-wavenet", help="a checkout of r9y9/wavenet_vocoder, or its cells are not run")
     parser.add_argument("--peer-images", help="one of pytorch-generative (EugenHotaj), or its cells are not run")
-    parser.add_argument("--only", nargs="*", default=[], help='some lines ("PixelCNN 15x32, batch 16"), or "lengths"')
+    parser.add_argument(
+        "--only", nargs="*", default=[], help='some lines ("PixelCNN 15x32, batch 16"), "lengths" or "first use"'
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: captured steps against eager")
     parser.add_argument("--missing", action="store_true", help="only lines that are not stored")
     parser.add_argument("--render", action="store_true", help="print the stored tables, measure nothing")
@@ -28,7 +30,7 @@ def main() -> None:
     if arguments.device == "cuda":
         cuda.run()
         return
-    known = [*lines(), "lengths"]
+    known = [*lines(), "lengths", "first use"]
     if unknown := [line for line in arguments.only if line not in known]:
         parser.error(f"--only: expected one of {', '.join(map(repr, known))}, got {unknown[0]!r}")
     peers = {
@@ -44,6 +46,9 @@ def main() -> None:
             continue
         if line == "lengths":
             lengths.run()
+            continue
+        if line == "first use":
+            first_use.run(RESULTS)
             continue
         name, _, batch = line.rpartition(", batch ")
         row = measure(name, int(batch), given)

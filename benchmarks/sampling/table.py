@@ -77,9 +77,8 @@ def render() -> str:
     loads = [row["load_average"] for line, row in stored.items() if line in lines()]
     busy = f"Load average of the machine when the lines were measured: {min(loads)} to {max(loads)}." if loads else ""
     picture = "![time for a position over the length](pictures/time-over-length.svg)" if "lengths" in stored else ""
-    return "\n\n".join(
-        [_rates(stored), _targets(stored), _rounded(stored), _lengths(stored), picture, busy, cuda.render()]
-    ).rstrip()
+    parts = [_rates(stored), _targets(stored), _first_use(stored), _rounded(stored), _lengths(stored), picture, busy]
+    return "\n\n".join([*parts, cuda.render()]).rstrip()
 
 
 def newcomer(stored: dict[str, Any]) -> str:
@@ -166,6 +165,16 @@ def _rounded(stored: dict[str, Any]) -> str:
             own = row["bf16"]
             rows.append([name, f"{own['ratio']:.2f}x", f"{own['mean_nats']:.2g}", f"{own['largest_nats']:.2g}"])
     return table(header, rows) if rows else "Weights in 16 bits: not run."
+
+
+def _first_use(stored: dict[str, Any]) -> str:
+    row = stored.get("first use")
+    if row is None:
+        return "First use: not run."
+    return (
+        f"The first sample in a new process: {row['compiled_s']:.1f} s of CPU time where the engine is compiled (target "
+        f"15), {row['cached_s']:.1f} s where the disk cache has it (target 1)."
+    )
 
 
 def _lengths(stored: dict[str, Any]) -> str:

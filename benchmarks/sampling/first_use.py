@@ -1,0 +1,39 @@
+"""The first use of the engine, which compiles it, and later ones, which find it in the disk cache."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import provenance, store
+
+CODE = """
+import time
+from seriatim.models import FVSBN
+model = FVSBN((3,))
+start = time.process_time()
+model.sample((2,), seed=0, engine="native")
+print(time.process_time() - start)
+"""
+
+
+def measure() -> dict[str, Any]:
+    """Return the CPU seconds of a first sample, in a process of its own, without and with the cache."""
+    with tempfile.TemporaryDirectory() as cache:
+        source = str(Path(__file__).parents[2] / "src")
+        environment = {**os.environ, "NUMBA_CACHE_DIR": cache, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
+        runs = [
+            subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=True)
+            for _ in range(2)
+        ]
+    compiled, cached = (round(float(run.stdout), 2) for run in runs)
+    return {"compiled_s": compiled, "cached_s": cached}
+
+
+def run(results: str) -> None:
+    """Measure and store."""
+    store(results, {"first use": {**measure(), "provenance": provenance()}})
