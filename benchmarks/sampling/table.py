@@ -172,8 +172,8 @@ def _first_use(stored: dict[str, Any]) -> str:
     if row is None:
         return "First use: not run."
     return (
-        f"The first sample in a new process: {row['compiled_s']:.1f} s of CPU time where the engine is compiled (target "
-        f"15), {row['cached_s']:.1f} s where the disk cache has it (target 1)."
+        f"The first sample in a new process: {row['compiled_s']:.1f} s of CPU time where the engine is compiled "
+        f"(target 15), {row['cached_s']:.1f} s where the disk cache has it (target 1)."
     )
 
 
