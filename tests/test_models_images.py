@@ -8,12 +8,13 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from seriatim.autoregressive import OrderEnsemble
 from seriatim.context import Labels, SpatialMap
 from seriatim.heads import Categorical
-from seriatim.layers.scan import diagonal_scan, lstm_cell
+from seriatim.layers.scan import diagonal_scan, lstm_cell, row_scan
 from seriatim.models import DiagonalBiLSTM, GatedPixelCNN, PixelCNN, PixelSNAIL, RowLSTM
 from seriatim.order import RandomOrder, Scan, scans
 from zoo import randomised
@@ -167,3 +168,81 @@ def test_the_diagonal_scan_computes_in_the_precision_of_its_weights():
     assert mixed.dtype == weight.grad.dtype == torch.float32
     torch.testing.assert_close(mixed, diagonal_scan(x.bfloat16().float(), told, weight))
     torch.testing.assert_close(mixed, full, rtol=0, atol=0.02)
+
+
+ROWS = {  # H, W and what a row is told, (1 or H, 1 or B, 1 or W); the kernels of x and of the row above
+    "all": ((4, 5), (1, 1, 1), 2, 3),
+    "images": ((3, 4), (1, 3, 1), 1, 5),
+    "pixels": ((3, 4), (3, 3, 4), 3, 3),
+    "narrower than the kernels": ((3, 1), (3, 1, 1), 3, 5),
+    "one row": ((1, 3), (1, 1, 3), 2, 1),
+}
+
+
+def row_inputs(case, size=2):
+    """Images (B, H, W, F), what their gates are told and the weights of a scan down the rows, in float64."""
+    shape, (rows, batch, columns), inputs, above = ROWS[case]
+    generator = torch.Generator().manual_seed(0)
+    shapes = (3, *shape, 2), (rows, 4 * size, batch, columns), (4 * size, inputs, 2), (4 * size, above, size)
+    return [torch.randn(s, generator=generator, dtype=torch.float64, requires_grad=True) for s in shapes]
+
+
+def plain_row_scan(x, told, inputs, above):
+    """The scan by convolutions of padded rows, its gradient by autograd."""
+    h = c = torch.zeros(*x.shape[:1], *x.shape[2:3], above.shape[2]).double()
+    rows = []
+    for k in range(x.shape[1]):
+        own = F.conv1d(F.pad(x[:, k].mT, (inputs.shape[1] - 1, 0)), inputs.mT)
+        gates = own + F.conv1d(h.mT, above.mT, padding=above.shape[1] // 2) + told[k % len(told)].movedim(0, 1)
+        h, c = lstm_cell(gates.mT, c)
+        rows.append(h)
+    return torch.stack(rows, dim=1)
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_the_row_scan_and_its_gradient_are_those_of_padded_convolutions(case):
+    read, seen = (
+        row_inputs(case),
+        torch.randn(3, *ROWS[case][0], 2, generator=torch.Generator().manual_seed(1)).double(),
+    )
+    ours, plain = row_scan(*read), plain_row_scan(*read)
+    torch.testing.assert_close(ours, plain)
+    # A kernel over a row above that is not there has no gradient.
+    gradients = [torch.autograd.grad((y * seen).sum(), read, materialize_grads=True) for y in (ours, plain)]
+    for own, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(own, other)
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_gradients_of_the_row_scan(case):
+    assert torch.autograd.gradcheck(row_scan, row_inputs(case))
+
+
+def test_the_row_scan_computes_in_the_precision_of_its_weights_and_keeps_what_it_needs():
+    x, told, inputs, above = [part.detach().float().requires_grad_() for part in row_inputs("pixels")]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = row_scan(x.bfloat16(), told, inputs, above)
+    torch.testing.assert_close(mixed, row_scan(x.bfloat16().float(), told, inputs, above))
+    torch.testing.assert_close(mixed, row_scan(x, told, inputs, above), rtol=0, atol=0.05)
+    mixed.sum().backward(retain_graph=True)
+    once = above.grad.clone()
+    mixed.sum().backward()  # what the scan has kept is as it was
+    assert mixed.dtype == once.dtype == torch.float32
+    torch.testing.assert_close(above.grad, 2 * once)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (3, 4, 2)], ids=str)
+def test_the_gradient_of_a_row_lstm_is_that_of_its_chunks(shape):
+    model = made("row_lstm", shape, num_layers=2, encoder=Labels(2))
+    network, length = model.network, math.prod(shape)
+    x = torch.randn(2, length, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def gradients(cuts):
+        state, parts = network.initial_state(2, model.encoder(torch.tensor([0, 1])).double(), length), []
+        for a, b in pairwise((0, *cuts, length)):
+            y, state = network(x[:, a:b], state)
+            parts.append(y)
+        return torch.autograd.grad((torch.cat(parts, dim=1) ** 2).sum(), list(model.parameters()))
+
+    for whole, chunks in zip(gradients(()), gradients((7,)), strict=True):
+        torch.testing.assert_close(whole, chunks)

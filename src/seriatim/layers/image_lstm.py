@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from seriatim.causal import Causal, State, write
 from seriatim.engine.instructions import spread
 from seriatim.layers.raster import MaskedConv2d, RowConv2d, row_of
-from seriatim.layers.scan import diagonal_scan, lstm_cell
+from seriatim.layers.scan import diagonal_scan, lstm_cell, row_scan
 from seriatim.order import Raster
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ class RowLSTMLayer(Causal):
                                   . . 1 x . . .
 
     K_i is a masked convolution of one row (B), K_s one of the whole row above. A row is one step: all its positions
-    that lie in the chunk are computed at once. Shapes: x (B, n, F) -> h (B, n, H).
+    that lie in the chunk are computed at once, and the gradient of whole images is written out. Shapes: x (B, n, F) ->
+    h (B, n, H).
 
     Reference: Pixel Recurrent Neural Networks (van den Oord, Kalchbrenner, Kavukcuoglu, 2016).
 
@@ -69,6 +70,8 @@ class RowLSTMLayer(Causal):
 
     def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         length, start, n = self.raster.row_length, int(state["position"][0]), x.shape[1]
+        if n == self.raster.height * length:
+            return self._whole(x, state["inputs"]["context"]), {**state, "position": state["position"] + n}
         gates, inputs = self.inputs(x, state["inputs"])
         above, row, outputs, done = state["above"], state["row"], [], 0
         while done < n:
@@ -83,6 +86,24 @@ class RowLSTMLayer(Causal):
             done += size
         after = {"position": state["position"] + n, "inputs": inputs, "above": above, "row": row}
         return torch.cat(outputs, dim=1), after
+
+    def _whole(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Return the outputs (B, T, H) of whole images x (B, T, F) from what their context tells the gates."""
+        height, width, channels = self.raster
+        told = self.inputs.linear.bias[None, None]
+        if context is not None:
+            told = told + context
+        # (1 or B, 1 or H W, 4 C Q) as rows of gates.
+        told = self._by_gate(told.mT).unflatten(2, (height, width) if told.shape[1] > 1 else (1, 1))
+        inputs = self._by_gate(self.inputs.weight[None])[0].unflatten(1, (self.inputs.num_taps, -1))
+        above = self._by_gate(self.above.taps_weight.flatten(1)[None])[0].unflatten(1, (self.above.kernel_size[1], -1))
+        pixels = x.unflatten(1, (height, width, channels)).flatten(3)
+        hidden = row_scan(pixels, told.permute(2, 1, 0, 3), inputs, above)
+        return hidden.unflatten(-1, (channels, -1)).flatten(1, 3)
+
+    def _by_gate(self, rows: Tensor) -> Tensor:
+        """Sort the gates of each channel, (N, C 4 Q, ...), into (N, 4 C Q, ...)."""
+        return rows.unflatten(1, (self.raster.channels, 4, -1)).transpose(1, 2).flatten(1, 3)
 
     def _next_row(self, row: State) -> tuple[State, State]:
         """Return what a finished row says to the next, and a new row to be filled."""
