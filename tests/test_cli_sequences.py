@@ -24,6 +24,7 @@ from seriatim.cli import app
 from seriatim.cli.building_sequences import build_sequences
 from seriatim.cli.settings import resolve
 from seriatim.data import load, read_audio, resample, write_audio
+from seriatim.layers import CrossAttention
 from seriatim.tasks import surprise
 from test_cli import ok, refused
 
@@ -385,6 +386,33 @@ def test_wrong_files_are_refused_by_kind_and_place(work, tmp_path):
     piped = CliRunner().invoke(app, ["score", str(text), "-"], input="")
     assert piped.exit_code == 2
     assert "stdin: expected text, got nothing" in piped.stderr
+
+
+def test_the_encoder_of_a_source_may_have_options_of_its_own(work, tmp_path):
+    small = {"name": "transformer", "hidden_features": 8, "num_layers": 2, "num_heads": 2}
+    own = {"num_layers": 1, "kernel_size": 3}
+    path = made(tmp_path, "own", {**small, "source_options": own}, str(work / "pairs.tsv"), read_as="pairs")
+    model = runs.load(path)
+    assert len(model.encoder.layers) == 1
+    assert model.encoder.nearest.kernel_size == (3,)
+    assert sum(isinstance(layer, CrossAttention) for layer in model.modules()) == 2
+    for wrong, words in {
+        "kernel_sise=3": ["model.source_options.kernel_sise", "kernel_size"],
+        "kernel_size=2": ["model.source_options: kernel_size: expected an odd number", "got 2"],
+    }.items():
+        train = ("train", work / "pairs.tsv", "--as", "pairs", "--out", tmp_path / "wrong")
+        refused(*train, "--set", f"model.source_options.{wrong}", words=words)
+    train = ("train", work / "text.txt", "--model", "gru", "--out", tmp_path / "wrong")
+    refused(*train, "--set", "model.source_options.kernel_size=3", words=["source_options", "without a source"])
+    refused(
+        "train",
+        "digits",
+        "--out",
+        tmp_path / "wrong",
+        "--set",
+        "model.source_options.kernel_size=3",
+        words=["without a source"],
+    )
 
 
 def test_wrong_options_are_refused(work, tmp_path):

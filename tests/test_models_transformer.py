@@ -36,7 +36,9 @@ def transformer(length=5, head=None, **options):
 
 def translator(length=5, **options):
     """A model of targets given sources of five symbols."""
-    return transformer(length, encoder=source_encoder(norm=options.get("norm", "post")), **options)
+    kernel_size = options.pop("kernel_size", 1)
+    encoder = source_encoder(norm=options.get("norm", "post"), kernel_size=kernel_size)
+    return transformer(length, encoder=encoder, **options)
 
 
 SOURCES = torch.tensor([[0, 1, 2, 3, 4], [4, 2, -1, -1, -1], [1, -1, -1, -1, -1], [3, 3, 0, -1, -1]])
@@ -167,8 +169,9 @@ def test_the_decoder_is_torchs_own(norm, activation):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_padding_of_sources_and_of_targets_never_leaks(dtype):
-    model = translator(6).to(dtype)
+@pytest.mark.parametrize("kernel_size", [1, 5])
+def test_padding_of_sources_and_of_targets_never_leaks(kernel_size, dtype):
+    model = translator(6, kernel_size=kernel_size).to(dtype)
     assert_padding_never_leaks(model)
 
 
@@ -186,13 +189,26 @@ def assert_padding_never_leaks(model):
         assert bool((together[row, n:] == 0).all())
 
 
-def test_padding_of_sources_sends_no_gradient():
-    model, found = translator(), []
+@pytest.mark.parametrize("kernel_size", [1, 5])
+def test_padding_of_sources_sends_no_gradient(kernel_size):
+    model, found = translator(kernel_size=kernel_size), []
     for source in (SOURCES[1:2], SOURCES[1:2, :2]):
         model.zero_grad()
         model(source).log_prob(torch.tensor([[1, 2, -1, -1, -1]])).sum().backward()
         found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-12)
+
+
+def test_the_nearest_symbols_of_a_source_are_summed_before_the_layers():
+    encoder, context = source_encoder(kernel_size=3).double(), torch.tensor([[3, 1, 4]])
+    given = []
+    encoder.layers[0].register_forward_pre_hook(lambda layer, inputs: given.append(inputs[0]))
+    encoder(context)
+    vectors = math.sqrt(8) * encoder.table[context[0]] + sinusoids(0, 3, 8)
+    weights = encoder.nearest.weight[:, 0].T  # of the symbol before, the own one, the one after
+    for s in range(3):
+        near = sum(weights[j + 1] * vectors[s + j] for j in (-1, 0, 1) if 0 <= s + j < 3)
+        torch.testing.assert_close(given[0][0, s], vectors[s] + near)
 
 
 def test_keys_and_values_of_the_source_are_projected_once_for_a_whole_sequence():
@@ -408,6 +424,9 @@ def test_options_are_checked():
             Transformer((4,), **{**SIZES, **options})
     with pytest.raises(ValueError, match="num_symbols: expected 1 or more, got 0"):
         SourceEncoder(0)
+    for size in (0, 4):
+        with pytest.raises(ValueError, match=f"kernel_size: expected an odd number, 1 or more, got {size}"):
+            SourceEncoder(5, kernel_size=size)
 
 
 def test_dropout_is_for_training():

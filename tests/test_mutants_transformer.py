@@ -101,6 +101,12 @@ def padding_of_the_source_read_by_the_encoder(model, monkeypatch):
     monkeypatch.setattr(SourceAttention, "forward", lambda self, x, mask: forward(self, x, torch.ones_like(mask)))
 
 
+@mutant("transformer_source_rotary_tied", "rows_alone")
+def padding_of_the_source_summed_with_the_nearest(model, monkeypatch):
+    summed = SourceEncoder._with_nearest
+    monkeypatch.setattr(SourceEncoder, "_with_nearest", lambda self, x, mask: summed(self, x, torch.ones_like(mask)))
+
+
 @mutant("transformer_source", "rows_alone")
 def padding_of_the_source_read_by_the_decoder(model, monkeypatch):
     initial_state = CrossAttention.initial_state

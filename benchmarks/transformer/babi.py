@@ -33,6 +33,7 @@ ABOUT = (
     "(Yu et al., 2015); MemN2N (Sukhbaatar et al., 2015) and LSTM (Weston et al., 2015): 1,000 rows."
 )
 TOKENS = 1000
+NEAREST = 7  # tokens: about a sentence of a story
 TARGETS = dict.fromkeys(("qa1", "qa6", "qa9", "qa10", "qa11", "qa13", "qa20"), 0.95)
 # Accuracy, of a model for each task: an encoder and a decoder with attention, 10,000 training rows (Yu et al., 2015,
 # arXiv:1510.07526, table 1, j); MemN2N, 3 hops, position encoding, 1,000 (Sukhbaatar et al., 2015); LSTM, 1,000
@@ -60,7 +61,7 @@ PUBLISHED: dict[str, tuple[float | str, float | str, float | str]] = {
 
 
 class Entry(NamedTuple):
-    """A row: the sizes, the rate of dropout, how it is trained."""
+    """A row: the sizes, the rate of dropout, how it is trained; the encoder first sums the nearest tokens."""
 
     sizes: dict[str, Any]
     dropout: float
@@ -89,7 +90,7 @@ def model_of(entry: Entry, data: Sequences) -> Transformer:
     size = entry.sizes["hidden_features"]
     inner = {name: value for name, value in entry.sizes.items() if name != "hidden_features"}
     assert data.codec is not None
-    encoder = SourceEncoder(data.codec.levels, size, **inner, **shared)
+    encoder = SourceEncoder(data.codec.levels, size, **inner, **shared, kernel_size=NEAREST)
     longest = int(max(own.lengths.max() for own in data.splits.values())) + 1
     head = Ending(Tokens(data.codec.levels))
     return Transformer((longest,), head, hidden_features=size, **inner, **shared, encoder=encoder)

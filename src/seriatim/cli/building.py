@@ -31,6 +31,8 @@ def build(config: RunConfig, data: Dataset) -> AutoregressiveModel:
         raise UserError(f"--context: expected data with labels, got none in {config.data.source}")
     if config.model.get("inside") is not None:
         raise UserError(f"model.inside: expected none, for rows of one shape, got {config.model['inside']}")
+    if config.model.get("source_options"):
+        raise UserError(f"model.source_options: expected none without a source, got {config.model['source_options']}")
     head = _head(config.model, data)
     if head is not None and data.kind in DISCRETE and not head.discrete:
         raise UserError(

@@ -120,9 +120,14 @@ def _encoder(config: RunConfig, data: Sequences, kind: type, options: Mapping[st
             raise UserError(f"model.name: expected transformer for pairs of texts, got {config.model['name']}")
         assert data.source_codec is not None
         levels = data.source_codec.levels  # type: ignore[attr-defined]
-        names = inspect.signature(SourceEncoder).parameters
-        alike = {key: value for key, value in options.items() if key in names}
-        return lambda: SourceEncoder(levels, options["hidden_features"], **alike)
+        names = list(inspect.signature(SourceEncoder).parameters)[2:]
+        own = config.model.get("source_options") or {}
+        if unknown := [key for key in own if key not in names]:
+            raise UserError(f"model.source_options.{unknown[0]}: {unknown_name(unknown[0], names)}")
+        alike = {key: value for key, value in options.items() if key in names} | own
+        return lambda: _source_encoder(levels, options["hidden_features"], alike)
+    if config.model.get("source_options"):
+        raise UserError(f"model.source_options: expected none without a source, got {config.model['source_options']}")
     if wanted is None:
         return None
     if not data.attributes:
@@ -157,3 +162,10 @@ def preset_sequences(data: Sequences, given: Mapping[str, Any], name: str) -> Tr
     epochs = int(np.clip(math.ceil(_STEPS / steps), 3, 200))
     known |= {"epochs": epochs, "patience": max(3, int(given.get("epochs", epochs)) // 8)}
     return TrainConfig(**{**known, **given})
+
+
+def _source_encoder(levels: int, num_features: int, options: Mapping[str, Any]) -> SourceEncoder:
+    try:
+        return SourceEncoder(levels, num_features, **options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"model.source_options: {error}") from None

@@ -96,7 +96,7 @@ class RunConfig(BaseModel):
     @property
     def model_options(self) -> dict[str, Any]:
         """The options of the model, without its name and head."""
-        others = ("name", "head", "head_options", "inside")
+        others = ("name", "head", "head_options", "inside", "source_options")
         return {name: value for name, value in self.model.items() if name not in others}
 
 
@@ -106,6 +106,7 @@ class _HeadConfig(BaseModel):
     inside: str | None = Field(
         None, description="sequences of several values at a position: made, nade or independent; chosen by the data"
     )
+    source_options: dict[str, Any] = Field({}, description="options of a source's encoder that differ from the model's")
 
 
 class _BayesNetOptions(BaseModel):
@@ -132,7 +133,7 @@ def options_of(name: str) -> type[BaseModel]:
 
     Example:
         >>> sorted(options_of("nade").model_fields)
-        ['activation', 'head', 'head_options', 'hidden_features', 'inside', 'order']
+        ['activation', 'head', 'head_options', 'hidden_features', 'inside', 'order', 'source_options']
     """
     from seriatim.models import MODELS
 

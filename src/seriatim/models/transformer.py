@@ -89,9 +89,12 @@ class EncoderLayer(nn.Module):
 class SourceEncoder(Encoder):
     """A source of symbols 0..K-1, padded with -1, through a Transformer that reads it in both directions.
 
-        memory = layers(sqrt(F) E[c_s] + p_s)
+        v_s = sqrt(F) E[c_s] + p_s,    memory = layers(v_s + sum_j w_j * v_s+j)
 
-    Padding is left out of every attention: a padded source gives what it gives alone.
+    The sum over the nearest symbols, one weight for each feature and distance, is there with a kernel above 1. It tells
+    every symbol of its phrase before the first attention, which layers of attention by themselves learn late.
+
+    Padding is left out of every sum: a padded source gives what it gives alone.
 
     Shapes: sources (B, S) -> memory (B, S', F) and its mask (B, S'), S' the length of the longest.
 
@@ -104,11 +107,13 @@ class SourceEncoder(Encoder):
         activation: inside that map.
         norm: "post", after each residual, or "pre", before what it adds, and once at the end.
         dropout: the rate on vectors of symbols, on attention weights and on what each residual adds, in training.
+        kernel_size: symbols that the sum sees, the own one in the middle, an odd number; 1 for no sum.
 
     Raises:
         ValueError: sizes or rates out of their ranges.
 
-    Reference: Attention Is All You Need (Vaswani et al., 2017).
+    Reference: Attention Is All You Need (Vaswani et al., 2017). A convolution before the layers: wav2vec 2.0 (Baevski,
+    Zhou, Mohamed, Auli, 2020).
 
     Example:
         >>> memory, mask = SourceEncoder(10, 8, num_layers=1, num_heads=2)(torch.tensor([[3, 1, 4], [2, -1, -1]]))
@@ -130,11 +135,14 @@ class SourceEncoder(Encoder):
         activation: Activation = "relu",
         norm: Norm = "post",
         dropout: float = 0.0,
+        kernel_size: int = 1,
     ) -> None:
         super().__init__()
         _check_options(num_layers, norm, activation, dropout)
         if num_symbols < 1:
             raise ValueError(f"num_symbols: expected 1 or more, got {num_symbols}")
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size: expected an odd number, 1 or more, got {kernel_size}")
         self.num_symbols, self.num_features = num_symbols, num_features
         inside = feedforward_features or 4 * num_features
         self.layers = nn.ModuleList(
@@ -143,6 +151,8 @@ class SourceEncoder(Encoder):
         )
         _initialise(self.layers)
         self.table = nn.Parameter(torch.randn(num_symbols, num_features) / math.sqrt(num_features))
+        alike: dict[str, Any] = {"padding": kernel_size // 2, "groups": num_features, "bias": False}
+        self.nearest = nn.Conv1d(num_features, num_features, kernel_size, **alike) if kernel_size > 1 else None
         self.last = nn.LayerNorm(num_features) if norm == "pre" else nn.Identity()
         self.dropout = nn.Dropout(dropout)
 
@@ -166,10 +176,17 @@ class SourceEncoder(Encoder):
         longest = int(mask.sum(1).max()) if len(mask) else 0
         context, mask = context[:, :longest], mask[:, :longest]
         x = math.sqrt(self.num_features) * F.embedding(context.clamp_min(0).long(), self.table)
-        x = self.dropout(x + sinusoids(0, longest, self.num_features, x.device).to(x.dtype))
+        x = x + sinusoids(0, longest, self.num_features, x.device).to(x.dtype)
+        x = self.dropout(self._with_nearest(x, mask))
         for layer in self.layers:
             x = layer(x, mask)
         return self.last(x), mask
+
+    def _with_nearest(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Add to the vectors (B, S, F) the sum over the nearest that are no padding."""
+        if self.nearest is None:
+            return x
+        return x + self.nearest((x * mask[..., None]).transpose(1, 2)).transpose(1, 2)
 
     def extra_repr(self) -> str:
         return f"{self.num_symbols}, {self.num_features}"
