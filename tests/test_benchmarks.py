@@ -12,9 +12,12 @@ from benchmarks.images import mnist
 from benchmarks.images.entries import measure, mixed
 from benchmarks.sequences import __main__ as sequences
 from benchmarks.sequences import peers, speed
+from benchmarks.training import trained
 
 from seriatim.autoregressive import rollout
+from seriatim.models import FVSBN
 from seriatim.noise import uniforms
+from seriatim.training import TrainConfig
 
 
 @pytest.mark.parametrize(
@@ -34,6 +37,19 @@ def test_a_row_is_trained_scored_and_resumed(device, name, tmp_path):
     again = measure(data, "cpu", name, small, tmp_path)
     assert again["test_nats"] == row["test_nats"]
     assert row["interval"][0] <= row["test_nats"] <= row["interval"][1]
+
+
+def test_the_time_of_a_training_that_went_on_is_that_of_all_its_epochs(tmp_path):
+    rows = np.random.default_rng(0).integers(0, 2, (40, 3))
+    for epochs in (2, 5):
+        model = FVSBN((3,))
+        result, facts = trained(
+            model, (rows[:30], rows[30:]), TrainConfig(epochs=epochs, batch_size=5), tmp_path / "run"
+        )
+        assert len(result.history) == facts["epochs"] == epochs
+    assert facts["epochs_timed"] == 3
+    assert facts["parameters"] == sum(p.numel() for p in model.parameters())
+    assert facts["provenance"]["threads"] == torch.get_num_threads()
 
 
 def test_scans_are_averaged_as_joint_probabilities():

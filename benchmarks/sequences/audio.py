@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import lzma
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from benchmarks.common import WORK, epochs_done, load_rows, provenance, store, table, told_time, training_time
+from benchmarks.common import WORK, load_rows, provenance, store, table, told_time
+from benchmarks.training import trained
 from seriatim.context import Attributes
 from seriatim.data import Ragged, Sequences
 from seriatim.data.codecs import MuLaw, Pcm
@@ -25,7 +25,7 @@ from seriatim.heads import Categorical, Head, QuantizedMixtureOfLogistics
 from seriatim.model import AutoregressiveModel
 from seriatim.models import LSTM, WaveNet
 from seriatim.tasks import surprise
-from seriatim.training import SequenceData, TrainConfig, train
+from seriatim.training import SequenceData, TrainConfig
 
 TITLE = "Sound: spoken digits"
 RESULTS = "sequences-audio"
@@ -127,21 +127,14 @@ def measure(data: Sequences, name: str, entry: Entry) -> dict[str, Any]:
         data.train, data.valid, train_context=labels["train"], valid_context=labels["valid"], ends=False, unit="sample"
     )
     rows.codec = data.codec
-    before, started = epochs_done(folder), time.process_time()
-    result = train(model, rows, entry.config, folder, resume=(folder / "config.yaml").exists())
-    seconds = time.process_time() - started
+    result, facts = trained(model, rows, entry.config, folder)
     found = surprise(model, list(data.test), labels["test"], batch_size=32)
     return {
         "bits_per_sample": round(found.bits, 4),
         "interval": [round(end / np.log(2), 4) for end in found.interval],
         "valid_bits": round((result.valid_bits_per_dim or 0.0), 4),
         "receptive_field": getattr(model, "receptive_field", None),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "epochs": len(result.history),
-        **training_time(seconds, before, len(result.history)),
-        "config": entry.config.model_dump(mode="json"),
-        "seed": entry.config.seed,
-        "provenance": provenance(),
+        **facts,
     }
 
 

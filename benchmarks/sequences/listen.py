@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common import WORK, epochs_done, load_rows, provenance, store, table, training_time
+from benchmarks.common import WORK, load_rows, provenance, store, table
 from benchmarks.sequences.audio import RATE, folder_of, read
+from benchmarks.training import trained
 from seriatim import load
 from seriatim.data import Sequences, load_named
 from seriatim.data.audio_files import write_audio
@@ -23,7 +24,7 @@ from seriatim.heads import Categorical
 from seriatim.models import WaveNet
 from seriatim.report.audio import spectrogram, spectrogram_picture
 from seriatim.report.pictures import png_bytes
-from seriatim.training import TrainConfig, train
+from seriatim.training import TrainConfig
 
 TITLE = "Sound: what the models say"
 RESULTS = "sequences-listen"
@@ -79,19 +80,14 @@ def speech(folder: Path) -> dict[str, Any]:
     sizes: dict[str, Any] = {"residual_features": 32, "gate_features": 32, "skip_features": 128}
     model = WaveNet((SPEECH_RATE,), Categorical(256), num_blocks=3, layers_per_block=9, **sizes)
     run = WORK / RESULTS / "speech"
-    before, started = epochs_done(run), time.process_time()
-    result = train(model, data, SPEECH, run, resume=(run / "config.yaml").exists())
-    seconds = time.process_time() - started
+    result, facts = trained(model, data, SPEECH, run)
     values = model(length=SPEECH_SECONDS * SPEECH_RATE).sample(seed=SEED).numpy()
     write_audio(DOCS / "audio" / "speech.flac", data.codec.decode(values), SPEECH_RATE)
     last = result.history[-1]
     return {
         "train_bits": round(float(last["train_bits_per_dim"]), 3),
         "valid_bits": round(float(last["valid_bits_per_dim"]), 3),
-        "epochs": len(result.history),
-        **training_time(seconds, before, len(result.history)),
-        "config": SPEECH.model_dump(mode="json"),
-        "seed": SEED,
+        **facts,
     }
 
 

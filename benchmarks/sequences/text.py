@@ -7,21 +7,21 @@ one sequence from its first character, with the weights of the best epoch.
 from __future__ import annotations
 
 import gzip
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.common import WORK, epochs_done, load_rows, provenance, store, table, told_time, training_time
+from benchmarks.common import WORK, load_rows, store, table, told_time
+from benchmarks.training import trained
 from seriatim.data import Ragged
 from seriatim.data.codecs import Characters
 from seriatim.heads import Categorical
 from seriatim.model import AutoregressiveModel
 from seriatim.models import GRU, LSTM, RNN, WaveNet
 from seriatim.tasks import surprise
-from seriatim.training import SequenceData, TrainConfig, train
+from seriatim.training import SequenceData, TrainConfig
 
 TITLE = "Text: tiny Shakespeare"
 RESULTS = "sequences-text"
@@ -76,23 +76,15 @@ def measure(data: tuple[Ragged, Ragged, Characters], name: str, entry: Entry) ->
     torch.manual_seed(entry.config.seed)
     model = entry.make(codec.levels)
     folder = WORK / RESULTS / name.replace(" ", "_")
-    before, started = epochs_done(folder), time.process_time()
     rows = SequenceData(training, valid, ends=False, unit=codec.unit, codec=codec)
-    result = train(model, rows, entry.config, folder, resume=(folder / "config.yaml").exists())
-    seconds = time.process_time() - started
+    _, facts = trained(model, rows, entry.config, folder)
     found = surprise(model, list(valid))
     text = codec.decode(model(length=600).sample((1,), seed=1)[0].numpy())
     return {
         "valid_nats": round(found.nats, 4),
         "interval": [round(end, 4) for end in found.interval],
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "epochs": len(result.history),
-        "best_epoch": result.best_epoch,
-        **training_time(seconds, before, len(result.history)),
         "sample": text,
-        "config": entry.config.model_dump(mode="json"),
-        "seed": entry.config.seed,
-        "provenance": provenance(),
+        **facts,
     }
 
 

@@ -6,21 +6,21 @@ validation rows, whole stories cut from the training rows; a run goes on where i
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from benchmarks.common import WORK, epochs_done, load_rows, provenance, store, table, told_time, training_time
+from benchmarks.common import WORK, load_rows, store, table, told_time
+from benchmarks.training import trained
 from seriatim.data import Ragged, Sequences, load
 from seriatim.data.named_sequences import BABI_TASKS
 from seriatim.ending import Ending
 from seriatim.heads import Tokens
 from seriatim.models.transformer import SourceEncoder, Transformer
 from seriatim.tasks import beam_search
-from seriatim.training import TrainConfig, train
+from seriatim.training import TrainConfig
 
 TITLE = "Transformer: bAbI questions"
 RESULTS = "transformer-babi"
@@ -153,9 +153,7 @@ def measure(folder: Path, device: str, entry: Entry) -> dict[str, Any]:
     data = read(folder, tasks)
     assert data.labels is not None
     model, where = model_of(entry, data), WORK / RESULTS / device
-    before, started = epochs_done(where), time.process_time()
-    result = train(model, data, entry.config, where, resume=(where / "config.yaml").exists())
-    seconds = time.process_time() - started
+    result, facts = trained(model, data, entry.config, where)
     model.to(device)
     right = {split: answered(model, data, split) for split in ("valid", "test")}
     copies, of_test, of_valid = seen(data), data.labels["test"][:, 0], data.labels["valid"][:, 0]
@@ -173,15 +171,8 @@ def measure(folder: Path, device: str, entry: Entry) -> dict[str, Any]:
         "tasks": accuracy,
         "test_accuracy": round(float(right["test"].mean()), 4),
         "valid_nats": None if result.valid_nats is None else round(result.valid_nats, 4),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "epochs": len(result.history),
-        "best_epoch": result.best_epoch,
-        **training_time(seconds, before, len(result.history)),
-        "wall_seconds": round(result.seconds),
-        "config": entry.config.model_dump(mode="json"),
         "sizes": entry.sizes,
-        "seed": entry.config.seed,
-        "provenance": provenance(),
+        **facts,
     }
 
 

@@ -16,14 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.common import WORK, epochs_done, load_rows, provenance, store, table, told_time, training_time
+from benchmarks.common import WORK, load_rows, store, table, told_time
+from benchmarks.training import trained
 from seriatim.data import Ragged, Sequences, load
 from seriatim.ending import Ending
 from seriatim.heads import Tokens
 from seriatim.models.transformer import SourceEncoder, Transformer
 from seriatim.tasks import surprise
 from seriatim.tasks.beam import beam_search
-from seriatim.training import TrainConfig, train
+from seriatim.training import TrainConfig
 
 TITLE = "Transformer: Multi30k"
 RESULTS = "transformer-multi30k"
@@ -116,9 +117,7 @@ def measure(folder: Path, device: str, name: str, entry: Entry) -> dict[str, Any
     data = load(entry.data, data_dir=folder, tokens=f"bpe:{TOKENS}", joint=True)
     assert isinstance(data, Sequences)
     model, where = model_of(entry, data), WORK / RESULTS / device / name.replace(" ", "_")
-    before, started = epochs_done(where), time.process_time()
-    result = train(model, data, entry.config, where, resume=(where / "config.yaml").exists())
-    seconds = time.process_time() - started
+    _, facts = trained(model, data, entry.config, where)
     model.to(device)
     test = surprise(model, list(data.test), sources_of(data, "test"))
     started = time.process_time()
@@ -134,16 +133,9 @@ def measure(folder: Path, device: str, name: str, entry: Entry) -> dict[str, Any
         "signature": str(metric.get_signature()),
         "test_nats": round(test.nats, 4),
         "perplexity": round(math.exp(test.nats), 3),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "epochs": len(result.history),
-        "best_epoch": result.best_epoch,
-        **training_time(seconds, before, len(result.history)),
-        "wall_seconds": round(result.seconds),
         "decoding_seconds": round(decoding, 1),
         "examples": [[wanted[k], texts[k]] for k in (0, 100, 500)],
-        "config": entry.config.model_dump(mode="json"),
-        "seed": entry.config.seed,
-        "provenance": provenance(),
+        **facts,
     }
 
 

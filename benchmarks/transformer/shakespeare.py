@@ -6,20 +6,20 @@ character is given at least `SEEN` characters before it, but those at the beginn
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from benchmarks.common import WORK, epochs_done, load_rows, provenance, store, table, told_time, training_time
+from benchmarks.common import WORK, load_rows, store, table, told_time
 from benchmarks.sequences import text as recurrent
+from benchmarks.training import trained
 from seriatim.data import Ragged
 from seriatim.data.codecs import Characters
 from seriatim.heads import Categorical
 from seriatim.models import Transformer
-from seriatim.training import SequenceData, TrainConfig, train
+from seriatim.training import SequenceData, TrainConfig
 
 TITLE = "Transformer: tiny Shakespeare"
 RESULTS = "transformer-shakespeare"
@@ -88,26 +88,17 @@ def measure(data: tuple[Ragged, Ragged, Characters], device: str, entry: Entry) 
     """Train (or go on training) one entry and score the validation text."""
     training, valid, codec = data
     model, folder = model_of(entry, codec.levels), WORK / RESULTS / device
-    before, started = epochs_done(folder), time.process_time()
     rows = SequenceData(training, valid, ends=False, unit=codec.unit, codec=codec)
-    result = train(model, rows, entry.config, folder, resume=(folder / "config.yaml").exists())
-    seconds = time.process_time() - started
+    result, facts = trained(model, rows, entry.config, folder)
     model.to(device)
     nats = overlapping_nats(model, valid[0])
     text = codec.decode(model(length=600).sample((1,), seed=1)[0].cpu().numpy())
     return {
         "valid_nats": round(nats, 4),
         "window_nats": None if result.valid_nats is None else round(result.valid_nats, 4),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "epochs": len(result.history),
-        "best_epoch": result.best_epoch,
-        **training_time(seconds, before, len(result.history)),
-        "wall_seconds": round(result.seconds),
         "sample": text,
-        "config": entry.config.model_dump(mode="json"),
         "sizes": entry.sizes,
-        "seed": entry.config.seed,
-        "provenance": provenance(),
+        **facts,
     }
 
 
