@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from seriatim.cli import app
+from seriatim.cli import app, sample_streams
 from seriatim.context import Attributes
 from seriatim.data import Bytes, Characters, MuLaw, Roll, Standardised
 from seriatim.data.audio_files import read_audio, write_audio
@@ -110,6 +110,48 @@ def test_sound_is_written_by_label_and_by_the_second(runs, tmp_path):
     np.testing.assert_array_equal(whole[:400], np.round(samples * 32768).clip(-32768, 32767).astype(int))
 
 
+def test_several_streams_are_written_side_by_side_and_are_those_drawn_at_once(runs, tmp_path):
+    same = ["-n", 3, "--seconds", 1.5, "--seed", 4]
+    assert seriatim(runs / "sound", *same, "--out", tmp_path / "whole.wav").exit_code == 0
+    told = seriatim(runs / "sound", *same, "--out", tmp_path / "part.wav", "--stream")
+    assert told.exit_code == 0, told.output
+    for number in (1, 2, 3):
+        whole, part = (read_audio(tmp_path / f"{name}-{number}.wav")[0] for name in ("whole", "part"))
+        assert len(whole) == 1200
+        np.testing.assert_array_equal(whole, part)
+        assert f"part-{number}.wav" in told.stderr
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_streams_as_lines_of_json_say_whose_values_come(runs):
+    same = ["-n", 12, "--seed", 2, "--length", 9, "--json"]
+    whole = json.loads(seriatim(runs / "words", *same).stdout)["samples"]
+    result = seriatim(runs / "words", *same, "--stream")
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["sequence"] for line in lines if "values" in line] != sorted(
+        line["sequence"] for line in lines if "values" in line
+    )  # side by side, not one after the other
+    for row, one in enumerate(whole):
+        own = [line for line in lines if line["sequence"] == row]
+        assert [value for line in own[:-1] for value in line["values"]] == one["values"]
+        assert "".join(line["text"] for line in own[:-1]) == one["text"]
+        assert own[-1] == {"sequence": row, "length": one["length"], "ended": one["ended"]}
+
+
+def test_a_letter_of_several_bytes_is_streamed_whole():
+    class Run:
+        class model:
+            codec = Bytes()
+
+    written = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sample_streams, "show_json_line", written.append)
+        write = sample_streams._json_lines(Run)
+        for row, value in ((0, 0xC3), (1, 0x61), (0, 0xA9)):
+            write(row, np.array([value]))
+    assert [(line["sequence"], line["text"]) for line in written] == [(0, ""), (1, "a"), (0, "é")]
+
+
 def test_sound_goes_on_from_a_file(runs, tmp_path):
     codec = MuLaw(rate=800, levels=16)
     given = codec.decode(np.arange(50) % 16)
@@ -158,7 +200,9 @@ def test_a_series_is_in_its_own_units(runs, tmp_path):
         ("text", ["--out", "x.wav"], "--out: expected a name ending in .txt, .npz"),
         ("text", ["--context", "digit=one"], "--context: expected none"),
         ("text", ["--orders", 2], "--orders: expected an order-agnostic model"),
-        ("text", ["--stream", "-n", 2], "--stream: expected one sequence"),
+        ("text", ["--stream", "-n", 2], "--stream: expected --json, to tell sequences apart, or one sequence"),
+        ("sound", ["--stream", "--json", "--out", "x.wav"], "--stream: expected no --out, for --json goes to stdout"),
+        ("sound", ["--stream", "-n", 2, "--out", "-"], "--out: expected a file for several sequences"),
         ("text", ["--out", "-"], "--out: expected a file"),
         ("text", ["--top-p", 2], "--top-p"),
         ("sound", [], "--out: expected a name ending in .wav"),

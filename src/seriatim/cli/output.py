@@ -55,6 +55,12 @@ def show_json(result: Any) -> None:
     show(json.dumps(_plain(result), indent=1))  # ASCII: stdout may not be UTF-8
 
 
+def show_json_line(result: Any) -> None:
+    """Print a result as one line of JSON on stdout, at once: one of many that come over time."""
+    show(json.dumps(_plain(result)))
+    sys.stdout.flush()
+
+
 def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         value = value.tolist()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,59 +15,18 @@ from torch import Tensor
 from seriatim.cli.errors import UserError
 from seriatim.cli.loading import Run
 from seriatim.cli.output import csv_text, ending, progress, say, show, show_json, write_file
+from seriatim.cli.sample_streams import STDOUT, stream_sequences
 from seriatim.cli.sequence_rows import context_of, kind_of, read_sequences, refuse_orders, shown_values
+from seriatim.cli.sequences_drawn import Asked, Made, made_of, tell_speed
 from seriatim.context import Attributes
-from seriatim.controls import Controls
 from seriatim.data import Roll, Standardised, TextCodec
 from seriatim.data.audio_files import SUFFIXES as SOUND
-from seriatim.data.audio_files import stream_audio, write_audio
-from seriatim.ending import Ending, SequenceModel
+from seriatim.data.audio_files import write_audio
+from seriatim.ending import Ending
 
 __all__ = ["Asked", "refuse_orders", "sample_sequences"]
 
-STDOUT = Path("-")
 _PLAYED = 16000  # samples a second of a piano roll that is played
-_BLOCKS = {"text": 1, "sound": 800, "music": 1, "series": 1}  # positions that are shown at a time while they are made
-
-
-class Asked(NamedTuple):
-    """What the user asked for.
-
-    Attributes:
-        num: how many sequences.
-        out: the file; "-" for stdout; None for text and tables on stdout.
-        context: as given; None draws of every combination of labels in turn.
-        length: positions in all, the prompt's among them; None for the usual length.
-        seconds: the same in seconds.
-        prompt: a text, or a file of what the model reads.
-        stream: show values as they are made.
-        seed: of the noise.
-        batch_size: sequences at a time.
-        controls: of the conditionals.
-        precision: of the matrices.
-        json: results as JSON.
-    """
-
-    num: int
-    out: Path | None
-    context: str | None
-    length: int | None
-    seconds: float | None
-    prompt: str | None
-    stream: bool
-    seed: int
-    batch_size: int
-    controls: Controls
-    precision: str
-    json: bool
-
-
-class Made(NamedTuple):
-    """One sequence: its values (T, *value_shape), whether it ended by itself, and its labels."""
-
-    values: np.ndarray
-    ended: bool
-    labels: str | None
 
 
 def sample_sequences(run: Run, asked: Asked) -> None:
@@ -85,7 +43,7 @@ def sample_sequences(run: Run, asked: Asked) -> None:
     options: dict[str, Any] = {"seed": asked.seed, "controls": asked.controls, "precision": asked.precision}
     options |= {"length": length, "prompt": prompt}
     if asked.stream:
-        _stream(run, kind, asked, contexts, options)
+        stream_sequences(run, kind, asked, contexts, options)
         return
     made, scores = _draw(run, asked, contexts, options)
     if asked.json:
@@ -102,10 +60,14 @@ def _checked_out(kind: str, asked: Asked) -> str:
     if asked.out == STDOUT:
         if not (asked.stream and kind == "sound"):
             raise UserError("--out: expected a file, for only sound with --stream goes to stdout as -, got -")
+        if asked.num != 1 or asked.json:
+            raise UserError(f"--out: expected a file for several sequences or --json, got - and --num {asked.num}")
         return ""
-    if asked.stream and (asked.num != 1 or asked.json):
-        raise UserError(f"--stream: expected one sequence and no --json, got --num {asked.num}")
-    if asked.stream and kind == "sound" and asked.out is None:
+    if asked.stream and asked.num != 1 and kind != "sound" and not asked.json:
+        raise UserError(f"--stream: expected --json, to tell sequences apart, or one sequence, got --num {asked.num}")
+    if asked.stream and asked.json and asked.out is not None:
+        raise UserError(f"--stream: expected no --out, for --json goes to stdout as it is made, got {asked.out}")
+    if asked.stream and kind == "sound" and asked.out is None and not asked.json:
         raise UserError(f"--stream: expected --out - or a name ending in {', '.join(SOUND)}, got none")
     if asked.out is None:
         if kind == "sound" and not asked.json:
@@ -155,8 +117,6 @@ def _contexts(run: Run, asked: Asked) -> Tensor | None:
     encoder = run.model.encoder
     if asked.context is None and isinstance(encoder, Attributes):
         turns = torch.cartesian_prod(*(torch.arange(size) for size in encoder.sizes)).reshape(-1, len(encoder.sizes))
-        if asked.stream:
-            turns = turns[:1]
         return turns[torch.arange(asked.num) % len(turns)]
     one = context_of(run, asked.context)
     return None if one is None else one.expand(asked.num, *one.shape)
@@ -175,70 +135,9 @@ def _draw(
         scores = {"log_prob_nats": log_prob, "log_q_nats": log_q}
     else:
         x = generate(run.model, asked.num, contexts, **options)
-    made = [_made(run, row, None if contexts is None else contexts[r]) for r, row in enumerate(x)]
-    _tell_speed(run, sum(len(one.values) for one in made), time.perf_counter() - started)
+    made = [made_of(run, row, None if contexts is None else contexts[r]) for r, row in enumerate(x)]
+    tell_speed(run, sum(len(one.values) for one in made), time.perf_counter() - started)
     return made, scores
-
-
-def _made(run: Run, row: Tensor, context: Tensor | None) -> Made:
-    """Return one drawn row without what follows its end."""
-    model, encoder, length = run.model, run.model.encoder, len(row)
-    if isinstance(model.head, Ending) and isinstance(model, SequenceModel):
-        length = int(model.lengths(row[None])[0])
-    values = row[:length].cpu().numpy()
-    labels = None
-    if isinstance(encoder, Attributes) and context is not None:
-        named = zip(encoder.attributes.items(), context.tolist(), strict=True)
-        labels = ",".join(f"{name}={known[number]}" for (name, known), number in named)
-    return Made(_typed(run, values), length < len(row), labels)
-
-
-def _typed(run: Run, values: np.ndarray) -> np.ndarray:
-    """Values in the dtype that the codec reads."""
-    return values.astype(np.float64) if isinstance(run.model.codec, Standardised) else values.astype(np.int64)
-
-
-def _tell_speed(run: Run, count: int, seconds: float) -> None:
-    codec = run.model.codec
-    rate = getattr(codec, "rate", None)
-    real = f", {count / rate / max(seconds, 1e-9):.2f} times real time" if rate and kind_of(codec) == "sound" else ""
-    say(f"{count:,} {codec.unit}s in {seconds:.1f} s{real}")
-
-
-def _stream(run: Run, kind: str, asked: Asked, contexts: Tensor | None, options: dict[str, Any]) -> None:
-    """Write one sequence while it is made."""
-    from seriatim.tasks import stream
-
-    started, count = time.perf_counter(), 0
-    context = None if contexts is None else contexts[:1]
-
-    def parts() -> Iterator[np.ndarray]:
-        nonlocal count
-        if options["prompt"] is not None:
-            yield _typed(run, np.asarray(options["prompt"]))
-        for block in stream(run.model, 1, context, chunk=_BLOCKS[kind], **options):
-            values = _made(run, block[0], None).values
-            count += len(values)
-            yield values
-
-    codec = run.model.codec
-    if kind == "sound":
-        sounds = (codec.decode(values) for values in parts())
-        if asked.out == STDOUT:
-            stream_audio(sys.stdout.buffer, sounds, codec.rate)
-        elif asked.out is not None:
-            write_audio(asked.out, sounds, codec.rate)
-            say(f"wrote {asked.out}")
-    elif isinstance(codec, TextCodec):
-        for values in parts():
-            sys.stdout.buffer.write(codec.decode_bytes(values))
-            sys.stdout.buffer.flush()
-        show("")
-    else:
-        for values in parts():
-            for line in shown_values(codec, values):
-                show(line)
-    _tell_speed(run, count, time.perf_counter() - started)
 
 
 def _facts(run: Run, one: Made) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -119,21 +119,51 @@ def write_audio(path: str | Path, samples: np.ndarray | Iterable[np.ndarray], ra
         >>> read_audio(file)[0].sum().round(2)
         np.float32(10.0)
     """
+    with opened_audio(path, rate) as write:
+        for block in [samples] if isinstance(samples, np.ndarray) else samples:
+            write(block)
+
+
+@contextmanager
+def opened_audio(path: str | Path, rate: int) -> Iterator[Callable[[np.ndarray], None]]:
+    """Open a sound file as `write_audio` makes it, and yield what writes the next samples (n,), in [-1, 1].
+
+    The file is there, whole, when the block ends well; else nothing is.
+
+    Args:
+        path: the file, ending in .wav, .flac or .ogg.
+        rate: samples a second.
+
+    Raises:
+        ValueError: as `write_audio`.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "two.wav"
+        >>> with opened_audio(file, 8000) as write:
+        ...     write(np.zeros(10))
+        ...     write(np.ones(10))
+        >>> len(read_audio(file)[0]), file.exists()
+        (20, True)
+    """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"path: expected a name ending in {', '.join(SUFFIXES)}, got {path}")
     lossy = path.suffix.lower() == ".ogg"
     codec, soundfile, written = _pcm(rate), _library(), 0
-    blocks = [samples] if isinstance(samples, np.ndarray) else samples
     with replacing(path) as temporary:
         try:
             kind = {"format": path.suffix[1:].upper(), "subtype": "VORBIS" if lossy else "PCM_16"}
             with soundfile.SoundFile(temporary, "w", samplerate=rate, channels=1, **kind) as sound:
-                for whole in blocks:
-                    for start in range(0, len(whole), _BLOCK):  # libsndfile has overflowed on long ogg writes
-                        part = _whole(codec, whole[start : start + _BLOCK], written)
+
+                def write(samples: np.ndarray) -> None:
+                    nonlocal written
+                    for start in range(0, len(samples), _BLOCK):  # libsndfile has overflowed on long ogg writes
+                        part = _whole(codec, samples[start : start + _BLOCK], written)
                         sound.write(part / np.float32(1 << 15) if lossy else part)
                         written += len(part)
+
+                yield write
         except soundfile.LibsndfileError as error:
             raise ValueError(f"{path}: cannot be written: {error.error_string}") from None
         if not written:
