@@ -57,10 +57,10 @@ def pixelrnn(kind: type[PixelRNN], features: int, layers: int, dropout: float = 
     return lambda order: kind(order.shape, hidden_features=features, num_layers=layers, dropout=dropout, order=order)
 
 
-def snail(features: int, blocks: int, dropout: float) -> Callable[[Order], AutoregressiveModel]:
+def snail(features: int, blocks: int, dropout: float, heads: int = 4) -> Callable[[Order], AutoregressiveModel]:
     """Return what makes a PixelSNAIL in a scan."""
     return lambda order: PixelSNAIL(
-        order.shape, hidden_features=features, num_blocks=blocks, num_heads=4, dropout=dropout, order=order
+        order.shape, hidden_features=features, num_blocks=blocks, num_heads=heads, dropout=dropout, order=order
     )
 
 
