@@ -32,9 +32,9 @@ def noted(monkeypatch) -> Iterator[list[int]]:
     monkeypatch.setattr(pace, "MEASURABLE", 0.0)
     counts, before, run = [], torch.get_num_threads(), cpu._advance
 
-    def advance(blocks, start, end, threads):
+    def advance(blocks, start, numbers, scores, threads):
         counts.append(threads)
-        run(blocks, start, end, threads)
+        run(blocks, start, numbers, scores, threads)
 
     monkeypatch.setattr(cpu, "_advance", advance)
     torch.set_num_threads(2)

@@ -6,6 +6,7 @@ the tests of the model catch those.
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -192,17 +193,16 @@ def codes_off_by_one(pair, monkeypatch):
 
 @meaning(beams.assert_exhaustive, beams.translator)
 def hypotheses_not_reordered(model, monkeypatch):
-    choose = beam._Search.choose
+    go_on = beam._Search.go_on
 
-    def stuck(self, position, conditional):
+    def stuck(self, position, best):
         before = self.values
-        chosen = choose(self, position, conditional)
-        if isinstance(chosen, tuple) and len(chosen[0]):
-            kept = before[chosen[1].sort().values] if len(before) else before
-            self.values = torch.cat([kept, chosen[0]], dim=1)
-        return chosen
+        value, rows = go_on(self, position, best)
+        if rows is not None and len(rows):
+            self.values = np.concatenate([before[np.sort(rows)], value[:, None]], axis=1)
+        return value, rows
 
-    monkeypatch.setattr(beam._Search, "choose", stuck)
+    monkeypatch.setattr(beam._Search, "go_on", stuck)
 
 
 @meaning(beams.assert_exhaustive, beams.translator)
@@ -215,9 +215,9 @@ def state_not_reordered(model, monkeypatch):
 def end_without_its_price(model, monkeypatch):
     ranked = beam._Search._ranked
 
-    def free(self, conditional):
-        log_prob, rows, values, source = ranked(self, conditional)
-        return torch.where(values < 0, self.log_prob[rows], log_prob), rows, values, source
+    def free(self, best):
+        log_prob, rows, values, source = ranked(self, best)
+        return np.where(values < 0, self.log_prob[rows], log_prob), rows, values, source
 
     monkeypatch.setattr(beam._Search, "_ranked", free)
 

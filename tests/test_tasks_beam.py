@@ -10,7 +10,7 @@ import torch
 from seriatim.autoregressive import rollout
 from seriatim.context import Labels
 from seriatim.ending import Ending
-from seriatim.engine import Stepper
+from seriatim.engine import Ranker
 from seriatim.heads import Bernoulli, Categorical, Tokens
 from seriatim.models import LSTM, MADE, OrderAgnosticMADE, SourceEncoder, Transformer, WaveNet
 from seriatim.order import Order, RandomOrder, Scan
@@ -254,13 +254,13 @@ def test_a_native_search_finds_what_the_reference_finds(name, options):
 
 def test_a_native_search_drops_the_rows_that_have_ended(monkeypatch):
     model, rows = translator(50, num_symbols=5, seed=3, stop=1.0).float(), []
-    advance = Stepper.advance
+    best = Ranker.best
 
     def counting(self, value=None):
         rows.append(len(self.session.rows))
-        return advance(self, value)
+        return best(self, value)
 
-    monkeypatch.setattr(Stepper, "advance", counting)
+    monkeypatch.setattr(Ranker, "best", counting)
     assert all(own[0].finished for own in beam_search(model, SOURCES, num_beams=3, engine="native"))
     assert rows[0] == 5
     assert max(rows) <= 15
@@ -273,8 +273,8 @@ def test_a_search_that_selects_other_rows_is_caught(monkeypatch):
     model = model.float().eval()
     wanted = searched(model, context, num_beams=3, engine="reference")[0]
     assert searched(model, context, num_beams=3, engine="native")[0] == wanted
-    select = Stepper.select
-    monkeypatch.setattr(Stepper, "select", lambda self, rows: select(self, rows.roll(1)))
+    select = Ranker.select
+    monkeypatch.setattr(Ranker, "select", lambda self, rows: select(self, rows.roll(1)))
     assert searched(model, context, num_beams=3, engine="native")[0] != wanted
 
 
@@ -289,7 +289,7 @@ def test_what_is_not_native_is_refused_or_left_to_the_reference():
     with torch.no_grad():
         broken.network.network.output.bias[2] = torch.nan
     for engine in ("native", "reference"):
-        with pytest.raises(ValueError, match="parameters: expected numbers, got NaN at position 0 of row 0"):
+        with pytest.raises(ValueError, match=r"parameters: expected .*numbers, got NaN"):
             beam_search(broken, SOURCES, engine=engine)
 
 

@@ -19,6 +19,7 @@ from seriatim import engine as native_engine
 from seriatim.causal import State, select, tree_map
 from seriatim.controls import EXACT, Controls
 from seriatim.distributions import broadcast
+from seriatim.engine.program import walk
 from seriatim.noise import by_position, random_seed, uniforms
 from seriatim.order import Order
 
@@ -394,8 +395,9 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
         >>> model.training
         True
     """
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+    training = [module for module in walk(model) if module.training]
+    if training:
+        model.eval()
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ from seriatim.engine.assembly import finish
 from seriatim.engine.cpu import Samples, Session
 from seriatim.engine.operands import CannotLower, Operand
 from seriatim.engine.program import Program, versions
-from seriatim.engine.stepping import Stepper
+from seriatim.engine.stepping import Best, Ranker, Stepper
 from seriatim.engine.storage import Common
 from seriatim.engine.tape import Tape
 from seriatim.order import Order
@@ -32,12 +32,14 @@ if TYPE_CHECKING:
     from seriatim.model import AutoregressiveModel
 
 __all__ = [
+    "Best",
     "CannotLower",
     "Choice",
     "Engine",
     "Operand",
     "Precision",
     "Program",
+    "Ranker",
     "Samples",
     "Session",
     "Stepper",
@@ -111,7 +113,7 @@ def lower(
         if params.size != head.num_params:
             raise CannotLower(f"the network has {params.size} outputs, the head {head.num_params} parameters")
         if not draw:
-            tape.show(params)
+            tape.show(params, samplers.offset(head))
             return replace(finish(tape, _as_they_are, params.size, versions(model)), draws=False)
         samplers.draw(tape, head, tape.dense(params), samplers.Draw(tape.input.lag(-1), controls=controls))
         return replace(finish(tape, decode, samplers.width(head), versions(model)), controls=controls)

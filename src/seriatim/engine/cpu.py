@@ -87,18 +87,26 @@ class Session:
         self.rows = rows.to("cpu", torch.int64).contiguous()
         self.state, self.memories = program.load(state, x, position), program.load_memories(state)
         self._spare: list[Tensor] = []
+        self._blocks: dict[int, list[_Block]] = {}  # of the present rows, by the number of threads
         self._pace = Pace()
 
     def select(self, index: Tensor) -> None:
-        """Keep some rows (B',), with repetition if wanted. A row takes its noise with it."""
-        own, spare = [self.state, *self.memories], self._spare
+        """Keep some rows (B',), with repetition if wanted. A row takes its noise with it.
+
+        Sources stay where they are, for a row's state tells which is its own.
+        """
+        moved = [k for k, memory in enumerate(self.program.memories) if not memory.is_source]
+        own, spare = [self.state, *(self.memories[k] for k in moved)], self._spare
         if not spare or len(spare[0]) < len(index):
             spare = [rows.new_empty(len(index), rows.shape[1]) for rows in own]
-        (self.state, *self.memories), self._spare = (
-            [torch.index_select(rows, 0, index, out=free[: len(index)]) for rows, free in zip(own, spare, strict=True)],
-            own,
-        )  # memory that is new for each position would cost more than the copy
-        self.rows = self.rows[index]
+        # Memory that is new for each position would cost more than the copy.
+        free = [rows if len(rows) == len(index) else rows[: len(index)] for rows in spare]
+        self.state, *others = (torch.index_select(a, 0, index, out=b) for a, b in zip(own, free, strict=True))
+        for k, rows in zip(moved, others, strict=True):
+            self.memories[k] = rows
+        if len(index) != len(self.rows):
+            self._blocks = {}
+        self.rows, self._spare = self.rows[index], own
 
     def advance(self, count: int, *, log_probs: bool = False) -> Samples:
         """Sample the next `count` positions.
@@ -121,16 +129,20 @@ class Session:
 
     def _sample(self, module: ModuleType, numbers: np.ndarray, scores: np.ndarray) -> None:
         """Sample as many positions as `numbers` has, chunk by chunk."""
-        num_rows, end = len(self.rows), self.position + numbers.shape[1]
-        blocks: dict[int, list[_Block]] = {}
+        num_rows, first = len(self.rows), self.position
+        end = first + numbers.shape[1]
+        for block in (block for blocks in self._blocks.values() for block in blocks):
+            block.bind(self)
         while self.position < end and num_rows:
             most = min(torch.get_num_threads(), num_rows)
             threads, count = self._pace.plan(num_rows, end - self.position, most)
-            if threads not in blocks:
+            if threads not in self._blocks:
                 cuts = cut(num_rows, threads, block_rows(self.program))
-                blocks[threads] = [_Block(self, module, rows, numbers, scores, end) for rows in cuts]
+                self._blocks[threads] = [_Block(self, module, rows) for rows in cuts]
             started = time.perf_counter()
-            _advance(blocks[threads], self.position, self.position + count, threads)
+            done = self.position - first
+            own = numbers[:, done : done + count], scores[:, done : done + count]
+            _advance(self._blocks[threads], self.position, *own, threads)
             self._pace.learn(num_rows, threads, count, time.perf_counter() - started)
             self.position += count
 
@@ -142,45 +154,56 @@ class _Block:
         session: whose rows they are.
         module: the compiled interpreter.
         block: which rows.
-        numbers: (B, n, width) of all rows, where values go.
-        scores: (B, n, 2) of all rows, or (B, 0, 2).
-        end: the position after the last of `numbers`.
     """
 
-    def __init__(
-        self, session: Session, module: ModuleType, block: slice, numbers: np.ndarray, scores: np.ndarray, end: int
-    ) -> None:
-        program, rows = session.program, session.rows[block]
-        self.module, self.rows, self.first = module, rows, end - numbers.shape[1]
-        self.numbers, self.scores = numbers[block], scores[block]
-        scratch = torch.empty(len(rows), program.scratch_size)
-        workspace = np.empty(2 * len(rows) + _workspace_size(session))  # uniforms and logits of all rows come first
-        num_cursors, num_clocks = len(program.cursors), len(program.spans) - 1
+    def __init__(self, session: Session, module: ModuleType, block: slice) -> None:
+        program = session.program
+        self.module, self.first = module, block.start
+        num_rows, num_cursors, num_clocks = block.stop - block.start, len(program.cursors), len(program.spans) - 1
+        scratch = torch.empty(num_rows, program.scratch_size)
+        workspace = np.empty(2 * num_rows + _workspace_size(session))  # uniforms and logits of all rows come first
         memory = np.zeros(module.memory_size(num_cursors, num_clocks), np.int64)
-        own = [session.state[block], scratch, *(memory[block] for memory in session.memories)]
-        bases = np.array([program.weights.data_ptr(), *(rows.data_ptr() for rows in own)], np.int64)
-        strides = np.array([0, *(rows.shape[1] for rows in own)], np.int64)
-        self.kept = program, own, workspace, memory, bases, strides  # as long as their addresses are in use
+        self.bases = np.zeros(3 + len(program.memories), np.int64)
+        self.bases[0], self.bases[2] = program.weights.data_ptr(), scratch.data_ptr()
+        told = zip(program.memories, session.memories, strict=True)
+        # Each row looks for its own source, from the first one on.
+        widths = [0 if memory.is_source else rows.shape[1] for memory, rows in told]
+        self.strides = np.array([0, session.state.shape[1], scratch.shape[1], *widths], np.int64)
+        self.kept = program, scratch, workspace, memory  # as long as their addresses are in use
         self.before = (
             *(program.code.data_ptr(), len(program.code), program.cursors.data_ptr(), program.spans.data_ptr()),
-            *(num_clocks, bases.ctypes.data, strides.ctypes.data, memory.ctypes.data, rows.data_ptr(), len(rows)),
-            *(session.seed & 0xFFFFFFFF, (session.seed >> 32) & 0xFFFFFFFF),
+            *(num_clocks, self.bases.ctypes.data, self.strides.ctypes.data, memory.ctypes.data),
         )
+        self.after = num_rows, session.seed & 0xFFFFFFFF, (session.seed >> 32) & 0xFFFFFFFF
         self.workspace = workspace.ctypes.data
+        self.bind(session)
 
-    def advance(self, start: int, end: int) -> tuple[int, int] | None:
-        """Sample positions start .. end - 1; return the position and the row whose parameters are no distribution."""
-        done, numbers, scores = start - self.first, self.numbers, self.scores
-        width = numbers.shape[2]
+    def bind(self, session: Session) -> None:
+        """Find the rows where they lie now."""
+        for number, arena in enumerate([session.state, *session.memories]):
+            place = number + 1 + (number > 0)  # the scratch lies between
+            self.bases[place] = arena.data_ptr() + 4 * self.first * int(self.strides[place])
+        self.rows = session.rows
+
+    def advance(self, start: int, numbers: np.ndarray, scores: np.ndarray) -> tuple[int, int] | None:
+        """Sample positions from `start` on; return the position and the row whose parameters are no distribution.
+
+        Args:
+            start: the first position.
+            numbers: (B, n, width) of all rows, where the values of n positions go.
+            scores: (B, n, 2) of all rows, or (B, 0, 2).
+        """
+        first, end = self.first, start + numbers.shape[1]
         arguments = (
-            *(*self.before, start, end, numbers.ctypes.data + 8 * width * done, numbers[0].size, width),
-            *(scores.ctypes.data + 16 * done if scores.size else 0, 2 * scores.shape[1], self.workspace),
+            *(*self.before, self.rows.data_ptr() + 8 * first, *self.after, start, end),
+            *(_address(numbers, first), numbers.strides[0] // 8, numbers.shape[2]),
+            *(_address(scores, first) if scores.size else 0, scores.strides[0] // 8, self.workspace),
         )
         position, row = self.module.run(self.module.FINGERPRINT, *arguments)
         if position == self.module.STALE:  # compiled from other sources, and found in the disk cache
             self.module.run.recompile()
             position, row = self.module.run(self.module.FINGERPRINT, *arguments)
-        return None if position == self.module.OK else (position, int(self.rows[row]))
+        return None if position == self.module.OK else (position, int(self.rows[first + row]))
 
 
 def block_rows(program: Program) -> int:
@@ -226,15 +249,20 @@ def _workspace_size(session: Session) -> int:
     return max(session.program.workspace_size, *sources, 1)
 
 
-def _advance(blocks: list[_Block], start: int, end: int, threads: int) -> None:
-    """Sample positions start .. end - 1 of all blocks.
+def _address(rows: np.ndarray, first: int) -> int:
+    address: int = rows.ctypes.data
+    return address + first * rows.strides[0]
+
+
+def _advance(blocks: list[_Block], start: int, numbers: np.ndarray, scores: np.ndarray, threads: int) -> None:
+    """Sample positions from `start` on of all blocks, as `_Block.advance` does.
 
     Raises:
         ValueError: a position's parameters are NaN or infinite: the first position, and its first row.
     """
 
     def sample(share: list[_Block]) -> list[tuple[int, int] | None]:
-        return [block.advance(start, end) for block in share]
+        return [block.advance(start, numbers, scores) for block in share]
 
     shares = [blocks[k::threads] for k in range(threads)]
     if threads == 1:

@@ -238,13 +238,15 @@ class Instructions(Storage):
         Args:
             qkv: query, key and value side by side.
             num_heads: of equal size.
-            load: reads keys and values (B, S, F), S at most T, from the state of the layer being lowered.
+            load: reads keys and values (B, S, F) of the S positions before, from the state of the layer being lowered.
         """
         size = qkv.size // 3
 
         def kept(part: int) -> Load:
             def read(state: Any) -> Tensor:
                 cache = load(state)[part]
+                if not cache.shape[1]:
+                    return cache
                 cache = nn.functional.pad(cache, (0, 0, 0, self.length - cache.shape[1]))
                 # Keys lie feature by feature, so that the scores of all positions are sums of rows.
                 return (cache.transpose(1, 2) if part == 0 else cache).flatten(1)[:, None]
@@ -265,14 +267,21 @@ class Instructions(Storage):
 
         def packed(state: Any) -> Tensor:
             keys, values, mask = load(state)
-            first = (~mask).to(torch.int8).argsort(dim=1, stable=True)[..., None]  # symbols before what is left out
-            keys, values = (part.masked_fill(~mask[..., None], 0).take_along_dim(first, 1) for part in (keys, values))
+            if not bool(mask.all()):
+                left_out = ~mask
+                first = left_out.to(torch.int8).argsort(dim=1, stable=True)[
+                    ..., None
+                ]  # symbols before what is left out
+                cut = left_out[..., None]
+                keys, values = (part.masked_fill(cut, 0).take_along_dim(first, 1) for part in (keys, values))
             head = torch.zeros(len(mask), ALIGN)
             head[:, 0], head[:, 1] = mask.sum(1), mask.shape[1]
             return torch.cat([head, keys.transpose(1, 2).flatten(1), values.flatten(1)], dim=1)
 
         memory = Operand(self._memory(query.size, packed, every=0), query.size)
-        return self._append(Op.ATTEND_SOURCE, query.size, [self.dense(query), memory], num_heads)
+        # Which source a row has goes with the row, so that rows that are selected leave the sources where they are.
+        owner = self.constant(1, lambda state: torch.arange(len(load(state)[2]), dtype=torch.float32)[:, None, None])
+        return self._append(Op.ATTEND_SOURCE, query.size, [self.dense(query), memory, owner], num_heads)
 
     def rotate(self, x: Operand, angles: Tensor, size: int) -> Operand:
         """Append y = x, whose first numbers are turned in pairs by the angles of the position, again and again.
@@ -336,9 +345,16 @@ class Instructions(Storage):
         """Write x into y, a one-hot x as the vector it stands for."""
         self.instructions.append(Instruction(Op.EXPAND, [y], [x], (y.size, int(x.one_hot))))
 
-    def show(self, params: Operand) -> None:
-        """Append what hands out the parameters of a position."""
-        self.instructions.append(Instruction(Op.PARAMS, [], [self.dense(params)], (params.size, 0)))
+    def show(self, params: Operand, offset: int = 0) -> None:
+        """Append what hands out the parameters of a position, or, in a program of `Program.ranked`, the best symbols.
+
+        Args:
+            params: of the head.
+            offset: what is added to a symbol that is read.
+        """
+        features = 1 if self.input.one_hot else self.input.size
+        numbers = (params.size, 0, 0, 0, offset, features)
+        self.instructions.append(Instruction(Op.PARAMS, [self.input.lag(-1)], [self.dense(params)], numbers))
 
     def until_end(self, params: Operand) -> Operand:
         """Append y = params, but y_0 = infinity where the last feature of the input says that a sequence has ended."""

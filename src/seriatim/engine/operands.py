@@ -42,7 +42,7 @@ class Op(IntEnum):
     DOT = 10  # y = bias + W x, a dot product for each of a few outputs
     EXPAND = 11  # y = x, a one-hot x as the vector it stands for
     UNTIL = 12  # y = x, but y_0 = infinity where the input says that the sequence has ended
-    ATTEND_SOURCE = 13  # y from a query and the keys and values of a memory, as many as the row has
+    ATTEND_SOURCE = 13  # y from a query and the keys and values of a memory, as many as the row's source has
     LOOK_UP = 15  # y = the row of a table that the codes of some positions before name; the newest code is kept
     ROTATE = 14  # y = x, its first numbers turned in pairs by the angles of the position
 
@@ -61,7 +61,7 @@ class Op(IntEnum):
     CHANNELS = 66  # the channels of a pixel from a mixture in which each moves the means of the next
     COLUMN = 67  # a symbol from logits, or a number from a mixture, as the column of the position says
     MARK = 64  # the mark of the end in place of the value, where it does
-    PARAMS = 69  # the parameters, in place of a value: whoever runs the tape chooses one, and writes what is read of it
+    PARAMS = 69  # the parameters or the best symbols: whoever runs the tape chooses, and writes what is read of it
     CONTROLLED = 68  # a value of finitely many, or whether the sequence ends here, under controls
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -117,6 +117,56 @@ class Program:
             loaded.append(rows.flatten(1).to("cpu", torch.float32).contiguous())
         return loaded
 
+    def ranked(self, count: int, *, ending: bool = False, greedy: bool = False) -> Program:
+        """Return a program that hands out the most probable symbols of each position in place of all parameters.
+
+        It writes log p of each, the best first, then the symbols, then the parameter of the end (-infinity if none).
+
+        Args:
+            count: how many, of as many as there are at most.
+            ending: whether the first parameter is that of the end, and the others are logits; else all are.
+            greedy: whether the most probable symbol, or the end, is what the next position reads; it may go on then.
+                After an end its symbols mean nothing.
+
+        Raises:
+            ValueError: the program draws, or there are not so many symbols.
+
+        Example:
+            >>> from seriatim import engine
+            >>> from seriatim.heads import Categorical
+            >>> from seriatim.models import LSTM
+            >>> program = engine.lower(LSTM((5,), Categorical(4), hidden_features=4), draw=False)
+            >>> program.width, program.ranked(2).width
+            (4, 5)
+        """
+        symbols = self.width - int(ending)
+        if self.draws:
+            raise ValueError("ranked: expected a program lowered with draw=False, got one that draws")
+        if not 1 <= count <= symbols:
+            raise ValueError(f"count: expected 1 to {symbols}, got {count}")
+        code = self.code.clone()
+        code[-1, NUMBERS + 1 : NUMBERS + 4] = torch.tensor([count, ending, greedy])
+        return replace(self, code=code, width=2 * count + 1, decode=_numbers)
+
+
+def _numbers(numbers: Tensor, first: int) -> Tensor:
+    return numbers
+
+
+def walk(module: nn.Module) -> list[nn.Module]:
+    """Return a module and all inside it, one that is there twice twice.
+
+    `modules` makes a name for each first: for a large network that takes longer than a token does.
+
+    Example:
+        >>> len(walk(nn.Sequential(nn.Linear(2, 2), nn.ReLU())))
+        3
+    """
+    found = [module]
+    for own in found:  # grows meanwhile
+        found += [inner for inner in own._modules.values() if inner is not None]
+    return found
+
 
 def versions(module: nn.Module) -> tuple[tuple[int, int], ...]:
     """Return where each parameter and buffer of a module lies, and how often it was written in place.
@@ -129,8 +179,8 @@ def versions(module: nn.Module) -> tuple[tuple[int, int], ...]:
         >>> versions(linear) == before
         False
     """
-    tensors = (*module.parameters(), *module.buffers())
-    return tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
+    found = [part.values() for own in walk(module) for part in (own._parameters, own._buffers)]
+    return tuple((tensor.data_ptr(), tensor._version) for part in found for tensor in part if tensor is not None)
 
 
 def store(arena: Tensor, offset: int, buffer: Buffer, values: Tensor, end: int) -> None:
@@ -159,7 +209,9 @@ def load(arena: Tensor, offset: int, buffer: Buffer, state: State, position: int
     if buffer.map is not None:
         store_map(arena, offset, buffer, buffer.map, *buffer.map.load(state, position), position)
     elif buffer.load is not None:
-        store(arena, offset, buffer, buffer.load(state), 0 if buffer.steady else position)
+        values = buffer.load(state)
+        if values.shape[1]:  # of a cache that is empty there is nothing to write, and memory is touched when it fills
+            store(arena, offset, buffer, values, 0 if buffer.steady else position)
 
 
 def _follow(state: State, path: tuple[object, ...]) -> State:

@@ -75,6 +75,11 @@ def is_one_hot(head: heads.Head) -> bool:
     return bool(getattr(head, "is_one_hot", type(head) is heads.Categorical))
 
 
+def offset(head: heads.Head) -> int:
+    """Return what is added to a symbol that is read."""
+    return int(type(getattr(head, "head", head)) is heads.Tokens)
+
+
 def sample(tape: Tape, op: Op, params: Operand, place: Draw, *numbers: int, constants: Operand | None = None) -> None:
     """Append a sampler instruction, of a value without controls.
 

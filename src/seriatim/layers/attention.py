@@ -91,7 +91,7 @@ class SelfAttention(Causal):
         if self.rotary:
             turns = angles(0, tape.length, self.num_features // self.num_heads)
             qkv = tape.rotate(qkv, turns, 2 * self.num_features)
-        return tape.lower(self.out, tape.attend(qkv, self.num_heads, lambda state: (state["keys"], state["values"])))
+        return tape.lower(self.out, tape.attend(qkv, self.num_heads, _filled))
 
 
 class CrossAttention(Causal):
@@ -224,6 +224,12 @@ def _append(buffer: Tensor, start: int, values: Tensor) -> Tensor:
     if missing > 0:
         buffer = torch.cat([buffer, buffer.new_zeros(buffer.shape[0], missing, buffer.shape[2])], dim=1)
     return write(buffer, start, values)
+
+
+def _filled(state: State) -> tuple[Tensor, Tensor]:
+    """Return the keys and values of the positions that have been read."""
+    stop = int(state["position"][0])
+    return state["keys"][:, :stop], state["values"][:, :stop]
 
 
 def _attend(

@@ -89,10 +89,11 @@ def attend(y, qkv, keys, values, size, heads, length, t, scores):
 
 
 @njit
-def attend_source(y, query, memory, size, heads, scores):
-    """Attend to a source: how many symbols it has, how many the longest has, keys and values."""
-    count, longest = int(load(memory, 0)), int(load(memory, 1))
-    keys = memory + 4 * ALIGN
+def attend_source(y, query, memory, owner, size, heads, scores):
+    """Attend to the source of a row: how many symbols it has, how many the longest has, keys and values."""
+    longest = int(load(memory, 1))
+    own = memory + 4 * int(load(owner, 0)) * (ALIGN + 2 * size * longest)
+    count, keys = int(load(own, 0)), own + 4 * ALIGN
     _mix(y, query, keys, keys + 4 * size * longest, size, heads, longest, count, scores)
 
 

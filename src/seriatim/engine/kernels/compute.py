@@ -329,7 +329,7 @@ def compute(op, at, t, bases, strides, offsets, operands, rows, workspace):
         elif op == _ATTEND:
             attend(y, a, b, d, size, n1, n2, t, workspace)
         elif op == _ATTEND_SOURCE:
-            attend_source(y, a, b, size, n1, workspace)
+            attend_source(y, a, b, d, size, n1, workspace)
         elif op == _ROTATE:
             rotate(y, a, b, size, n1, n2)
         elif op == _EXPAND:

@@ -9,6 +9,7 @@ import math
 import numpy as np
 from numba import njit
 
+from seriatim.engine.kernels.best import show
 from seriatim.engine.kernels.compute import compute
 from seriatim.engine.kernels.controlled import controlled
 from seriatim.engine.kernels.memory import (
@@ -28,7 +29,7 @@ from seriatim.engine.kernels.memory import (
     resolve,
     store64,
 )
-from seriatim.engine.kernels.samplers import draw, mark, show, stop, write_end
+from seriatim.engine.kernels.samplers import draw, mark, stop, write_end
 from seriatim.engine.kernels.sources import FINGERPRINT
 from seriatim.engine.operands import Op
 from seriatim.engine.program import CURSOR, OPERAND, OPERANDS
@@ -169,7 +170,9 @@ def run(
                     _fill(at, cursors, offsets, operands, num_rows, values + 8 * step, width, step, stop_at - t - 1)
                     return OK, 0
             elif op == _PARAMS:
-                show(at, operands, num_rows, values, width)
+                bad = show(at, operands, num_rows, values, width, step, stop_at - t - 1, workspace)
+                if bad == -2:
+                    return OK, 0
             elif op == _CONTROLLED:
                 bad = controlled(
                     at, t, lane, operands, rows, num_rows, key0, key1, values + 8 * column, width,

@@ -224,15 +224,6 @@ def stop(at, t, lane, operands, rows, num_rows, key0, key1, scores, score_width)
 
 
 @njit
-def show(at, operands, num_rows, values, width):
-    """Hand out the parameters of each row."""
-    params, stride = get(operands, 0), 4 * get(operands, NUM_OPERANDS)
-    for row in range(num_rows):
-        for k in range(get(at, N0)):
-            store64(values, row * width + k, np.float64(load(params + row * stride, k)))
-
-
-@njit
 def mark(at, operands, num_rows, values, width):
     """Put the mark of the end in place of the values that rows have not; return whether no row has one."""
     read, ended, constants = get(operands, 0), get(operands, 1), get(operands, 2)

@@ -25,10 +25,10 @@ PRODUCT = 12  # numbers that describe a product to a tile
 
 # Narrow products have few sums: two chains of additions for each hide the time that one addition takes.
 NARROW = 2 * ALIGN
-NARROW_ROWS, WIDE_COLUMNS = (4, 2 * ALIGN) if _MANY else (2, ALIGN)
+NARROW_ROWS, WIDE_COLUMNS, WIDE_LANES = (4, PANEL, 2 * LANES) if _MANY else (2, ALIGN, LANES)
 
 
-def _tile(rows: int, columns: int, chains: int = 1, *, bf16: bool = False):
+def _tile(rows: int, columns: int, chains: int = 1, *, lanes: int = LANES, bf16: bool = False):
     """Make y = max(start + more + sum_i x_i w_i, 0) for a block of rows and columns, the sums held in registers.
 
     There is no `more` where its address is 0, the maximum is taken where `relu` is not 0, and a second output
@@ -41,12 +41,12 @@ def _tile(rows: int, columns: int, chains: int = 1, *, bf16: bool = False):
     Weights of 16 bits lie in pairs in the place of a float: those of 8 columns in the low halves of 8 floats, those of
     the next 8 in the high ones.
     """
-    vector = ir.VectorType(FLOAT, LANES)
-    splat = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-    undefined, zeros = ir.Constant(vector, ir.Undefined), ir.Constant(vector, [0.0] * LANES)
-    words = ir.VectorType(ir.IntType(32), LANES)
-    sixteen, high = ir.Constant(words, [16] * LANES), ir.Constant(words, [0xFFFF0000] * LANES)
-    parts = columns // LANES
+    vector = ir.VectorType(FLOAT, lanes)
+    splat = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+    undefined, zeros = ir.Constant(vector, ir.Undefined), ir.Constant(vector, [0.0] * lanes)
+    words = ir.VectorType(ir.IntType(32), lanes)
+    sixteen, high = ir.Constant(words, [16] * lanes), ir.Constant(words, [0xFFFF0000] * lanes)
+    parts = columns // lanes
 
     def code(context, builder, signature, args):
         numbers = list(cgutils.unpack_tuple(builder, args[0], PRODUCT))
@@ -66,7 +66,7 @@ def _tile(rows: int, columns: int, chains: int = 1, *, bf16: bool = False):
 
         def places(stride):
             begins = [builder.mul(stride, INT(row)) for row in range(rows)]
-            return [builder.add(first, INT(part * LANES)) for first in begins for part in range(parts)]
+            return [builder.add(first, INT(part * lanes)) for first in begins for part in range(parts)]
 
         def everywhere(value):
             single = builder.insert_element(undefined, value, ir.IntType(32)(0))
@@ -78,10 +78,10 @@ def _tile(rows: int, columns: int, chains: int = 1, *, bf16: bool = False):
         def weights_of(i):
             w_row = builder.mul(i, w_stride)
             if not bf16:
-                return [builder.load(at(w, builder.add(w_row, INT(p * LANES))), align=4) for p in range(parts)]
+                return [builder.load(at(w, builder.add(w_row, INT(p * lanes))), align=4) for p in range(parts)]
             halves = []
             for p in range(parts // 2):
-                place = builder.bitcast(at(w, builder.add(w_row, INT(p * LANES))), words.as_pointer())
+                place = builder.bitcast(at(w, builder.add(w_row, INT(p * lanes))), words.as_pointer())
                 both = builder.load(place, align=4)
                 halves += [builder.shl(both, sixteen), builder.and_(both, high)]
             return [builder.bitcast(half, vector) for half in halves]
@@ -145,7 +145,7 @@ def _tile(rows: int, columns: int, chains: int = 1, *, bf16: bool = False):
             builder.position_at_end(one)
             builder.unreachable()
             builder.position_at_end(out)
-        lowest = ir.Constant(vector, [-math.inf] * LANES)
+        lowest = ir.Constant(vector, [-math.inf] * lanes)
         least = builder.select(builder.icmp_signed("!=", relu, INT(0)), zeros, lowest)
         results = [above(total, least) for total in results]
         for result, place in zip(results, places(y_stride), strict=True):
@@ -167,7 +167,7 @@ def _tile(rows: int, columns: int, chains: int = 1, *, bf16: bool = False):
 tile_1x64 = _tile(1, PANEL)
 tile_1x16 = _tile(1, ALIGN)
 tile_4x16 = _tile(4, ALIGN)
-tile_4_wide = _tile(4, WIDE_COLUMNS)
+tile_4_wide = _tile(4, WIDE_COLUMNS, lanes=WIDE_LANES)
 narrow_1x8 = _tile(1, LANES, chains=2)
 narrow_1x16 = _tile(1, ALIGN, chains=2)
 narrow_1x32 = _tile(1, 2 * ALIGN, chains=2)
