@@ -96,6 +96,7 @@ class Ranker(Stepper):
         count: n of that program.
 
     Example:
+        >>> import torch
         >>> from seriatim import engine
         >>> from seriatim.heads import Categorical
         >>> from seriatim.models import LSTM
