@@ -24,6 +24,7 @@ class Stepper:
         session: of a program lowered with `draw=False`, started for that distribution.
 
     Example:
+        >>> import torch
         >>> from seriatim import engine
         >>> from seriatim.models import LSTM
         >>> joint = LSTM((5,), hidden_features=4).eval()().expand((2,))
