@@ -85,9 +85,10 @@ def uninterrupted(tmp_path_factory):
 # --- what a step does -----------------------------------------------------------------------------------------------
 
 
-def test_training_is_the_loop_written_out():
+@pytest.mark.parametrize("l1", [0.0, 0.02])
+def test_training_is_the_loop_written_out(l1):
     """Batches, warm-up and cosine, AdamW without decay on biases, clipping, the average of the weights: all by hand."""
-    config = CONFIG.model_copy(update={"gradient_clip": 0.1, "weight_decay": 0.1, "epochs": 2})
+    config = CONFIG.model_copy(update={"gradient_clip": 0.1, "weight_decay": 0.1, "l1": l1, "epochs": 2})
     torch.manual_seed(0)
     model = MADE((5,), hidden_features=(8,))
     twin = copy.deepcopy(model)
@@ -109,6 +110,8 @@ def test_training_is_the_loop_written_out():
             optimizer.zero_grad()
             nats.mean().backward()
             torch.nn.utils.clip_grad_norm_(twin.parameters(), 0.1)
+            for p in matrices:
+                p.grad += l1 * p.detach().sign()
             optimizer.step()
             total, step = total + nats.sum().item(), step + 1
             decay = min(0.9, (1 + step) / (10 + step))
@@ -124,6 +127,23 @@ def test_training_is_the_loop_written_out():
     assert result.best_epoch == best + 1
     if best == 1:
         torch.testing.assert_close(weights(model), weights(averaged), rtol=1e-4, atol=1e-6)
+
+
+def test_a_laplace_prior_finds_its_optimum_with_zeros_in_it():
+    """At the optimum of nats + l1 sum |w| the gradient of the nats is -l1 sign(w), and at most l1 where w is 0."""
+    rng, l1 = np.random.default_rng(0), 0.03
+    x = rng.integers(0, 2, (200, 6))
+    x[:, 5] = np.where(rng.random(200) < 0.9, x[:, 0], x[:, 5])  # one real dependence
+    torch.manual_seed(0)
+    model = FVSBN((6,))
+    config = TrainConfig(epochs=1500, batch_size=200, learning_rate=0.05, weight_decay=0, l1=l1)
+    train(model, x, config, progress=False)
+    weight = model.network.linear.weight
+    (gradient,) = torch.autograd.grad(-model.log_prob(torch.from_numpy(x)).mean(), weight)
+    there = weight.abs() > 0.02
+    assert 1 <= int(there.sum()) <= 6
+    torch.testing.assert_close(gradient[there], -l1 * weight[there].sign(), rtol=0, atol=2e-3)
+    assert float(gradient[~there].abs().max()) < l1 + 2e-3
 
 
 def test_numbers_of_an_epoch(uninterrupted):

@@ -50,6 +50,11 @@ class TrainConfig(BaseModel):
     )
     warmup_steps: int = Field(default=100, ge=0, description="linear warm-up, half of all steps at most")
     weight_decay: float = Field(default=0.01, ge=0, description="on all parameters but biases; decoupled in adamw")
+    l1: float = Field(
+        default=0.0,
+        ge=0,
+        description="times the sum of |w| over all parameters but biases, added to the nats of a row: a Laplace prior",
+    )
     gradient_clip: float | None = Field(
         default=None, gt=0, description="greatest norm of the gradient of nats; None: off"
     )

@@ -124,6 +124,19 @@ class TrainingModule(LightningModule):
         super().optimizer_step(*args, **kwargs)
         self.step += 1
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradient of the nats, then add that of the penalty, which is bounded by itself."""
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        if self.config.l1:
+            for parameter in penalised(self.model)[0]:
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter.detach().sign(), alpha=self.config.l1)
+
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.model, self.config)
         schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -191,17 +204,27 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
         >>> [(group["weight_decay"], len(group["params"])) for group in optimizer.param_groups]
         [(0.1, 1), (0.0, 1)]
     """
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    biases = [parameter for name, parameter in named if "bias" in name]
-    others = [parameter for name, parameter in named if "bias" not in name]
+    others, biases = penalised(model)
     groups = [{"params": others, "weight_decay": config.weight_decay}, {"params": biases, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     # One kernel for all parameters; it would unscale half-precision gradients by itself, before they are clipped.
-    fused = config.precision != "16-mixed" and all(parameter.device.type != "mps" for _, parameter in named)
+    fused = config.precision != "16-mixed" and all(parameter.device.type != "mps" for parameter in (*others, *biases))
     return kind(groups, lr=config.learning_rate, fused=fused)
+
+
+def penalised(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the parameters that penalties on weights hold for, and the biases, which are free.
+
+    Example:
+        >>> [len(own) for own in penalised(nn.Linear(2, 2))]
+        [1, 1]
+    """
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    biases = [parameter for name, parameter in named if "bias" in name]
+    return [parameter for name, parameter in named if "bias" not in name], biases
 
 
 def seed_all(seed: int, device: torch.device) -> None:
