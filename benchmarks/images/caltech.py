@@ -21,9 +21,9 @@ RESULTS = "images-caltech"
 ABOUT = (
     "28 x 28, 4,100 / 2,264 / 2,307 rows, as in the original file (0 is the object); 11 test rows also occur in train. "
     "Test -log p in nats of the weights of the best validation epoch; one thread. Of the rows of FVSBN the one best on "
-    "validation counts. L1 is a Laplace prior on its weights: the published figure (Gan, Henao, Carlson, Carin, 2015) is "
-    "of priors that encourage sparse weights. "
-    "Flipped: half of the training images are seen left and right exchanged, drawn anew each time."
+    "validation counts. L1 is a Laplace prior on its weights: the published figure (Gan, Henao, Carlson, Carin, 2015) "
+    "is of priors that encourage sparse weights. Flipped: half of the training images are seen "
+    "left and right exchanged, drawn anew each time."
 )
 SHAPE = (28, 28)
 
