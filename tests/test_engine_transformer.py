@@ -14,9 +14,9 @@ from seriatim.ending import Ending
 from seriatim.engine.operands import Op
 from seriatim.engine.program import NUMBERS
 from seriatim.heads import Bernoulli, Categorical, Normal, Tokens
+from seriatim.layers.source import SourceEncoder
 from seriatim.model import AutoregressiveModel
 from seriatim.models import LSTM, NADE, Transformer
-from seriatim.models.transformer import SourceEncoder
 from seriatim.nested import Nested
 from seriatim.order import RandomOrder
 

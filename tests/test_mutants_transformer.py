@@ -23,7 +23,8 @@ from seriatim.layers import (
     attention,
     positions,
 )
-from seriatim.models.transformer import Decoder, SourceEncoder
+from seriatim.layers.source import SourceEncoder
+from seriatim.models.transformer import Decoder
 from seriatim.tasks import beam
 from test_mutants import Mutant, assert_caught
 from zoo import ZOO

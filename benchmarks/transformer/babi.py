@@ -18,7 +18,8 @@ from seriatim.data import Ragged, Sequences, load
 from seriatim.data.named_sequences import BABI_TASKS
 from seriatim.ending import Ending
 from seriatim.heads import Tokens
-from seriatim.models.transformer import SourceEncoder, Transformer
+from seriatim.layers.source import SourceEncoder
+from seriatim.models.transformer import Transformer
 from seriatim.tasks import beam_search
 from seriatim.training import TrainConfig
 

@@ -21,7 +21,8 @@ from benchmarks.training import trained
 from seriatim.data import Ragged, Sequences, load
 from seriatim.ending import Ending
 from seriatim.heads import Tokens
-from seriatim.models.transformer import SourceEncoder, Transformer
+from seriatim.layers.source import SourceEncoder
+from seriatim.models.transformer import Transformer
 from seriatim.tasks import surprise
 from seriatim.tasks.beam import beam_search
 from seriatim.training import TrainConfig

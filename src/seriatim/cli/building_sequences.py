@@ -17,9 +17,10 @@ from seriatim.data import Sequences
 from seriatim.ending import Ending, SequenceModel
 from seriatim.heads import Bernoulli, Categorical, Head, MixtureOfNormals, QuantizedMixtureOfLogistics, Tokens
 from seriatim.independent import Independent
+from seriatim.layers.source import SourceEncoder
 from seriatim.model import AutoregressiveModel
 from seriatim.models import MODELS
-from seriatim.models.transformer import SourceEncoder, Transformer
+from seriatim.models.transformer import Transformer
 from seriatim.nested import Nested
 from seriatim.training import TrainConfig
 

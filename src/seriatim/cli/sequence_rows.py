@@ -23,7 +23,7 @@ from seriatim.data.music import read_rolls
 from seriatim.data.series import seconds_of
 from seriatim.data.text import decode_text, read_bytes
 from seriatim.ending import Ending
-from seriatim.models.transformer import SourceEncoder
+from seriatim.layers.source import SourceEncoder
 
 STDIN = "-"
 _OTHERS = (*SOUND, ".npy", ".npz", ".parquet", ".png", ".jpg", ".jpeg")  # files that are no text

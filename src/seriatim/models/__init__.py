@@ -3,6 +3,7 @@
 `MODELS` maps the names of the command line to classes: `MODELS["made"]((64,), hidden_features=(256,))`.
 """
 
+from seriatim.layers.source import SourceEncoder
 from seriatim.model import AutoregressiveModel
 from seriatim.models.bayesnet import BayesNet, FullTable
 from seriatim.models.fvsbn import FVSBN
@@ -14,7 +15,7 @@ from seriatim.models.pixelcnn import PixelCNN
 from seriatim.models.pixelrnn import DiagonalBiLSTM, RowLSTM
 from seriatim.models.pixelsnail import PixelSNAIL
 from seriatim.models.rnn import GRU, LSTM, RNN
-from seriatim.models.transformer import SourceEncoder, Transformer
+from seriatim.models.transformer import Transformer
 from seriatim.models.wavenet import WaveNet
 
 MODELS: dict[str, type[AutoregressiveModel]] = {
