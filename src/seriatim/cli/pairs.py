@@ -11,7 +11,8 @@ import numpy as np
 from seriatim.cli.errors import UserError
 from seriatim.cli.loading import Run
 from seriatim.cli.output import say
-from seriatim.cli.sequence_rows import STDIN, SequenceRows, encoded, padded, read_sequences
+from seriatim.cli.sequence_contexts import padded
+from seriatim.cli.sequence_rows import STDIN, SequenceRows, encoded, read_sequences
 from seriatim.data.text import decode_text, read_bytes
 
 if TYPE_CHECKING:

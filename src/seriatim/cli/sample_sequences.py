@@ -16,7 +16,8 @@ from seriatim.cli.errors import UserError
 from seriatim.cli.loading import Run
 from seriatim.cli.output import csv_text, ending, progress, say, show, show_json, write_file
 from seriatim.cli.sample_streams import STDOUT, stream_sequences
-from seriatim.cli.sequence_rows import context_of, kind_of, read_sequences, refuse_orders, shown_values
+from seriatim.cli.sequence_contexts import context_of
+from seriatim.cli.sequence_rows import kind_of, read_sequences, refuse_orders, shown_values
 from seriatim.cli.sequences_drawn import Asked, Made, made_of, tell_speed
 from seriatim.context import Attributes
 from seriatim.data import Roll, Standardised, TextCodec

@@ -14,7 +14,8 @@ from seriatim.cli.loading import Run
 from seriatim.cli.output import say, show, show_json
 from seriatim.cli.pairs import BEAMS, given_sequences, of_pairs
 from seriatim.cli.pairs_evaluate import Agreement, agreement_of
-from seriatim.cli.sequence_rows import SequenceRows, contexts_of, kind_of, own_data, rows_of
+from seriatim.cli.sequence_contexts import contexts_of
+from seriatim.cli.sequence_rows import SequenceRows, kind_of, own_data, rows_of
 from seriatim.cli.sequence_score import surprise_of
 from seriatim.data import MuLaw, Pcm, Sequences, Standardised, TextCodec
 from seriatim.tasks import Baseline, Surprise, sequence_baselines

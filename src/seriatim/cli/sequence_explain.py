@@ -15,14 +15,8 @@ from seriatim.cli.errors import UserError
 from seriatim.cli.loading import Run
 from seriatim.cli.output import csv_text, ending, say, show, show_json, write_file
 from seriatim.cli.pairs import given_sequences
-from seriatim.cli.sequence_rows import (
-    SequenceRows,
-    contexts_of,
-    kind_of,
-    own_data,
-    rows_of,
-    shown_values,
-)
+from seriatim.cli.sequence_contexts import contexts_of
+from seriatim.cli.sequence_rows import SequenceRows, kind_of, own_data, rows_of, shown_values
 from seriatim.cli.sequence_score import surprise_of
 from seriatim.data import Bytes, TextCodec
 from seriatim.report.audio import surprise_figure

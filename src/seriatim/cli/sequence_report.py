@@ -12,9 +12,10 @@ from seriatim.cli.errors import UserError
 from seriatim.cli.loading import Run
 from seriatim.cli.output import say
 from seriatim.cli.reporting import footer, quick_checks, read_history
+from seriatim.cli.sequence_contexts import contexts_of
 from seriatim.cli.sequence_evaluate import SequenceScore, score_of
 from seriatim.cli.sequence_explain import MERGE, Explained, most_surprising, threshold_of, tokens_of
-from seriatim.cli.sequence_rows import SequenceRows, contexts_of, kind_of, rows_of
+from seriatim.cli.sequence_rows import SequenceRows, kind_of, rows_of
 from seriatim.cli.sequence_samples import LINES, Imagined, imagine
 from seriatim.cli.sequence_score import surprise_of
 from seriatim.config import from_config

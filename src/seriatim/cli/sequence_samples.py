@@ -12,7 +12,8 @@ from torch import Tensor
 
 from seriatim import engine
 from seriatim.cli.loading import Run
-from seriatim.cli.sequence_rows import SequenceRows, contexts_of, kind_of, rows_of
+from seriatim.cli.sequence_contexts import contexts_of
+from seriatim.cli.sequence_rows import SequenceRows, kind_of, rows_of
 from seriatim.context import Attributes
 from seriatim.data import Sequences, Standardised
 from seriatim.ending import Ending, SequenceModel

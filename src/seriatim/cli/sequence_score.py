@@ -21,14 +21,8 @@ from seriatim.cli.errors import UserError
 from seriatim.cli.loading import Run, same_source
 from seriatim.cli.output import csv_text, ending, say, show_json, show_or_write
 from seriatim.cli.pairs import given_sequences, of_pairs
-from seriatim.cli.sequence_rows import (
-    SequenceRows,
-    contexts_of,
-    kind_of,
-    shown_values,
-    sound_labels,
-    sound_paths,
-)
+from seriatim.cli.sequence_contexts import contexts_of
+from seriatim.cli.sequence_rows import SequenceRows, kind_of, shown_values, sound_labels, sound_paths
 from seriatim.data.files import replacing
 from seriatim.ending import Ending
 from seriatim.tasks import Surprise, read_parts, surprise

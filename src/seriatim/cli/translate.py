@@ -269,7 +269,7 @@ def _sampled(run: Run, sources: list[np.ndarray], how: Sampling, limits: Limits,
     """Return samples for each source, whose noise is that of the rows from `done` on."""
     if not sources:
         return []
-    from seriatim.cli.sequence_rows import padded
+    from seriatim.cli.sequence_contexts import padded
     from seriatim.ending import SequenceModel
     from seriatim.tasks import generate_scored
 
