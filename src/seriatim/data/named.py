@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import os
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from seriatim.data.arrays import array_dataset
+from seriatim.data.bits import read_bits
 from seriatim.data.dataset import Dataset
 from seriatim.data.images import coarsen
 from seriatim.data.named_sequences import (
@@ -35,7 +34,6 @@ FOLDER_VARIABLE = "SERIATIM_DATA"
 _GREY = ("size", "grey", "levels", "binarise")
 _SOUND = ("rate", "encoding")
 _PAIRS = ("tokens", "source_tokens", "joint")
-_BITS = bytes.maketrans(b"01", b"\x00\x01")
 
 
 @dataclass(frozen=True)
@@ -156,32 +154,6 @@ def _parts(entry: NamedSet, path: Path) -> dict[str, np.ndarray]:
         return load_archive(path)
     files = {split: _of_split(path, split) for split in SPLITS}
     return {split: read_bits(file) for split, file in files.items() if file.is_file()}
-
-
-def read_bits(path: str | Path) -> np.ndarray:
-    """Read rows of zeros and ones from text: one row a line, commas, blanks or nothing between (.data, .amat).
-
-    Args:
-        path: the file; gzip if the name ends in `.gz`.
-
-    Returns:
-        (N, D) uint8 in {0, 1}.
-
-    Raises:
-        ValueError: another character, or lines of two lengths; names the line.
-    """
-    path = Path(path)
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: cannot be read: {error}") from None
-    lines = [line.translate(None, b", \t\r") for line in raw.rstrip().split(b"\n")]
-    width = len(lines[0])
-    for number, line in enumerate(lines, 1):
-        if len(line) != width or not width or line.strip(b"01"):
-            got = f"{len(line)} characters" if len(line) != width else repr(line[:20])
-            raise ValueError(f"{path}, line {number}: expected {width or 'some'} zeros and ones, got {got}")
-    return np.frombuffer(b"".join(lines).translate(_BITS), dtype=np.uint8).reshape(len(lines), width)
 
 
 def _provenance(entry: NamedSet, path: Path | None) -> dict[str, Any]:
