@@ -109,7 +109,7 @@ FAMILIES: dict[str, dict[str, Candidate]] = {
         for p, w in ((0.1, 0.01), (0.2, 0.1))
     },
 }
-MIXTURES = {f"{family}, {NUM_ORDERS} orders": family for family in ("MADE", "MADE, L1")}
+MIXTURES = {f"{family}, {NUM_ORDERS} orders": family for family in ("MADE", "MADE, L1", "NADE, L1")}
 FEW = ("dna", "nips")  # fewer than 2,000 training rows
 
 
@@ -183,7 +183,7 @@ def measure_family(data: dict[str, np.ndarray], family: str) -> dict[str, Any]:
 
 
 def measure_mixture(data: dict[str, np.ndarray], family: str, chosen: str) -> dict[str, Any]:
-    """Train eight MADE in random orders with the chosen settings, and score their mixture."""
+    """Train eight models in random orders with the chosen settings, and score their mixture."""
     start, d = time.perf_counter(), data["train"].shape[1]
     candidate = FAMILIES[family][chosen]
     members = [fitted(data, candidate, RandomOrder((d,), k), seed=k)() for k in range(NUM_ORDERS)]
@@ -220,7 +220,7 @@ def run(folder: Path, only: list[str]) -> None:
     """Measure all sets (or some) and print the tables."""
     torch.set_num_threads(1)
     names = list(only or dict.fromkeys((*UCI, *DENSITY)))
-    for family in ("FVSBN", "NADE", "MADE", "MADE, L1", *MIXTURES, "FVSBN, L1", "NADE, L1", "order-agnostic MADE"):
+    for family in ("FVSBN", "NADE", *(f for f in FAMILIES if "L1" in f), "MADE", *MIXTURES, "order-agnostic MADE"):
         for name in names:
             if family in families(name) and family not in load_rows(RESULTS).get(name, {}):
                 measure(folder, name, family)
