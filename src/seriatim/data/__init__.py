@@ -15,7 +15,7 @@ from seriatim.data.images import (
     split_folders,
 )
 from seriatim.data.infer import infer_schema
-from seriatim.data.loading import as_dataset, load, table_dataset
+from seriatim.data.loading import as_dataset, load
 from seriatim.data.music import music_sequences
 from seriatim.data.named import NAMED, NamedSet, load_named
 from seriatim.data.numpy_files import load_archive, load_array, load_parts
@@ -26,6 +26,7 @@ from seriatim.data.sequences import Codec, Ragged, Sequences
 from seriatim.data.series import series_sequences
 from seriatim.data.splits import split_indices
 from seriatim.data.tables import Table, from_frame, is_frame, read_table, write_csv
+from seriatim.data.tabular import table_dataset
 from seriatim.data.text import text_codec, text_sequences
 from seriatim.data.text_codecs import BytePairs, Bytes, Characters, TextCodec
 
