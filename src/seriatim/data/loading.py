@@ -291,6 +291,7 @@ def as_dataset(data: Any, *, name: str | None = None, **options: Any) -> Dataset
         ValueError: as that function.
 
     Example:
+        >>> import numpy as np
         >>> as_dataset(np.eye(10)).kind, as_dataset({"a": [0.5, 1.5, 2.0]}).kind
         ('binary', 'table')
     """
