@@ -211,7 +211,7 @@ def test_functions_of_one_number():
 def test_code_compiled_from_other_sources_is_refused():
     from seriatim.engine import kernels
 
-    assert kernels.run(kernels.FINGERPRINT + 1, *[0] * 20) == (kernels.STALE, 0)
+    assert kernels.run(kernels.FINGERPRINT + 1, *[0] * 21) == (kernels.STALE, 0)
 
 
 def test_a_change_in_any_source_of_the_kernels_is_noticed(tmp_path):

@@ -56,6 +56,7 @@ def finish(
         width=width,
         decode=decode,
         made_from=made_from,
+        ops=frozenset(instruction.op for instruction in instructions),
     )
 
 

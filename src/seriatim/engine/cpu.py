@@ -169,8 +169,10 @@ class _Block:
         # Each row looks for its own source, from the first one on.
         widths = [0 if memory.is_source else rows.shape[1] for memory, rows in told]
         self.strides = np.array([0, session.state.shape[1], scratch.shape[1], *widths], np.int64)
-        self.kept = program, scratch, workspace, memory  # as long as their addresses are in use
+        functions = module.functions(program.ops)
+        self.kept = program, scratch, workspace, memory, functions  # as long as their addresses are in use
         self.before = (
+            functions.ctypes.data,
             *(program.code.data_ptr(), len(program.code), program.cursors.data_ptr(), program.spans.data_ptr()),
             *(num_clocks, self.bases.ctypes.data, self.strides.ctypes.data, memory.ctypes.data),
         )

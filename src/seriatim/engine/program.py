@@ -64,6 +64,7 @@ class Program:
         workspace_size: float64 numbers that a run works with, besides as many as the longest source has symbols.
         length: how many positions there are.
         width: how many numbers the samplers write at a position.
+        ops: which instructions there are.
         decode: maps those of positions first .. first+n-1, (B, n, width), to values (B, n, *value_shape).
         made_from: addresses and versions of the tensors that were lowered, as `versions` tells them.
         controls: under which it draws.
@@ -84,6 +85,7 @@ class Program:
     width: int
     decode: Callable[[Tensor, int], Tensor]
     made_from: tuple[tuple[int, int], ...] = ()
+    ops: frozenset[Op] = frozenset()
     controls: Controls = EXACT
     draws: bool = True
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from seriatim.engine.kernels.compiled import kernel
 from seriatim.engine.kernels.memory import NIL, load, store
 from seriatim.engine.kernels.numbers import ONE, ZERO, copy, exp32
 from seriatim.engine.kernels.tile import LANES, narrow_1x8, narrow_1x16, tile_1x64
 from seriatim.engine.operands import ALIGN, PANEL
 
 
-@njit
+@kernel
 def _weighed(y, size, x, w, w_stride, count):
     """Write sum_i x[i] w[i, :], the columns in whole tiles; those that are left over stay as they are."""
     product = (y, NIL, NIL, NIL, y, NIL, NIL, NIL, x, NIL, count, NIL)
@@ -38,7 +38,7 @@ def _weighed(y, size, x, w, w_stride, count):
             store(y, k, load(y, k) + own * load(row, k))
 
 
-@njit
+@kernel
 def _largest(x, count):
     """Return the largest number; of more than one chain, for a comparison waits for the one before."""
     a = b = c = d = load(x, 0)
@@ -52,7 +52,7 @@ def _largest(x, count):
     return c if c > a else a
 
 
-@njit(fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def _shares(scores, count, scale, highest):
     """Write exp(scale score - highest) and return their sum: NaN if one is."""
     total = ZERO
@@ -63,7 +63,7 @@ def _shares(scores, count, scale, highest):
     return total
 
 
-@njit(error_model="numpy")
+@kernel(error_model="numpy")
 def _mix(y, query, keys, values, size, heads, stride, count, scores):
     """Write the values of `count` keys, weighed by what the query makes of them; zeros where there are none.
 
@@ -79,7 +79,7 @@ def _mix(y, query, keys, values, size, heads, stride, count, scores):
             store(y, i, load(y, i) / total)
 
 
-@njit
+@kernel
 def attend(y, qkv, keys, values, size, heads, length, t, scores):
     """Keep the key and the value of position t, and attend from its query to all positions up to t."""
     for i in range(size):
@@ -88,7 +88,7 @@ def attend(y, qkv, keys, values, size, heads, length, t, scores):
     _mix(y, qkv, keys, values, size, heads, length, t + 1, scores)
 
 
-@njit
+@kernel
 def attend_source(y, query, memory, owner, size, heads, scores):
     """Attend to the source of a row: how many symbols it has, how many the longest has, keys and values."""
     longest = int(load(memory, 1))
@@ -97,7 +97,7 @@ def attend_source(y, query, memory, owner, size, heads, scores):
     _mix(y, query, keys, keys + 4 * size * longest, size, heads, longest, count, scores)
 
 
-@njit
+@kernel
 def rotate(y, x, turns, size, turned, width):
     """Turn pairs of numbers by angles whose cosines and sines lie one after another."""
     copy(y, x, size)

@@ -8,9 +8,10 @@ import math
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
+from seriatim.engine.kernels.compiled import kernel
 from seriatim.engine.kernels.memory import (
     FLOAT,
     INT,
@@ -64,7 +65,7 @@ def _largest_of_block():
 _whole_block = _largest_of_block()
 
 
-@njit
+@kernel
 def _top(x, first, count):
     """Return the largest number of the block that begins at `first`."""
     if count - first >= BLOCK:
@@ -76,7 +77,7 @@ def _top(x, first, count):
     return top
 
 
-@njit(fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def _mass(x, count, highest):
     """Return the sum of exp(x - highest): NaN if one is."""
     total = ZERO
@@ -85,7 +86,7 @@ def _mass(x, count, highest):
     return total
 
 
-@njit
+@kernel
 def _best(params, count, most, out, workspace):
     """Write log p of the `most` most probable of `count` symbols, then their numbers; return whether there are any."""
     tops, own = workspace, workspace + 4 * (count // BLOCK + 1)
@@ -114,7 +115,7 @@ def _best(params, count, most, out, workspace):
     return True
 
 
-@njit
+@kernel
 def _take(read, symbol, ends, features, offset):
     """Write what the network reads of a symbol, or of the end: the last feature, or index."""
     for k in range(features):
@@ -125,7 +126,7 @@ def _take(read, symbol, ends, features, offset):
         store(read, features - 1, ONE)
 
 
-@njit
+@kernel
 def show(at, operands, num_rows, values, width, step, left, workspace):
     """Hand out the parameters of each row, or the best symbols; return a row that has none, -1, or -2 if all end.
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from seriatim.engine.kernels.compiled import kernel
 from seriatim.engine.kernels.memory import load, load64, store64
 from seriatim.engine.kernels.numbers import exp64
 
 
-@njit
+@kernel
 def category(params, count, given, u, workspace):
     """Return the category of a uniform, of `count`, and the log of the sum of all; -1 for no distribution.
 

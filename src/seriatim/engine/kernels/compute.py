@@ -1,4 +1,4 @@
-"""What the instructions compute that neither loop nor sample."""
+"""What the instructions compute that nearly all models have."""
 
 # mypy: disable-error-code="call-arg, var-annotated"
 
@@ -7,9 +7,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
-from seriatim.engine.kernels.attention import attend, attend_source, rotate
+from seriatim.engine.kernels.compiled import kernel
 from seriatim.engine.kernels.memory import N0, N1, N2, N3, N4, NIL, NUM_OPERANDS, ROW, get, load, resolve, store
 from seriatim.engine.kernels.numbers import HALF, INFINITY, NONE, ONE, RELU, TANH, ZERO, activate, copy, sigmoid, tanh
 from seriatim.engine.kernels.tile import (
@@ -19,8 +18,6 @@ from seriatim.engine.kernels.tile import (
     bf16_1x16,
     bf16_1x64,
     bf16_4x16,
-    dot_1,
-    dot_rows,
     narrow_1x16,
     narrow_1x32,
     narrow_rows,
@@ -29,19 +26,16 @@ from seriatim.engine.kernels.tile import (
     tile_4_wide,
     tile_4x16,
 )
-from seriatim.engine.operands import ALIGN, CUT, DOT, PANEL, Op, Tap
+from seriatim.engine.operands import ALIGN, PANEL, Op, Tap
 
-_ATTEND_SOURCE, _ROTATE, _LOOK_UP, _EXPAND, _DOT = (
-    int(op) for op in (Op.ATTEND_SOURCE, Op.ROTATE, Op.LOOK_UP, Op.EXPAND, Op.DOT)
-)
-_LINEAR, _ACTIVATE, _GATE, _ADD, _LSTM, _GRU, _NORM, _ATTEND, _RAGGED = (
-    int(op) for op in (Op.LINEAR, Op.ACTIVATE, Op.GATE, Op.ADD, Op.LSTM, Op.GRU, Op.NORM, Op.ATTEND, Op.RAGGED)
+_LINEAR, _ACTIVATE, _GATE, _ADD, _LSTM, _GRU, _NORM, _EXPAND = (
+    int(op) for op in (Op.LINEAR, Op.ACTIVATE, Op.GATE, Op.ADD, Op.LSTM, Op.GRU, Op.NORM, Op.EXPAND)
 )
 _DENSE, _SELECT, _SUM, _DENSE_BF16 = int(Tap.DENSE), int(Tap.SELECT), int(Tap.ADD), int(Tap.DENSE_BF16)
 FOUR = np.int64(4)
 
 
-@njit
+@kernel
 def _narrow(product, w, size, rows):
     """As `_dense`, for one or two tiles of columns."""
     row = 0
@@ -58,7 +52,7 @@ def _narrow(product, w, size, rows):
         row += NARROW_ROWS if many else 1
 
 
-@njit
+@kernel
 def _dense(product, w, count, size, rows):
     """Run a product with packed weights (`tile`) for all rows and columns."""
     if size <= NARROW:
@@ -85,7 +79,7 @@ def _dense(product, w, count, size, rows):
         w += 4 * count * width
 
 
-@njit
+@kernel
 def _dense_bf16(product, w, count, size, rows):
     """As `_dense`, with weights of 16 bits."""
     for panel in range(0, size, PANEL):
@@ -104,13 +98,13 @@ def _dense_bf16(product, w, count, size, rows):
         w += 2 * count * width
 
 
-@njit
+@kernel
 def _add(y, a, b, size):
     for i in range(size):
         store(y, i, load(a, i) + load(b, i))
 
 
-@njit
+@kernel
 def _select(y, start, w, count, index, size):
     """Write start + column `index` of W into y."""
     for panel in range(0, size, PANEL):
@@ -119,7 +113,7 @@ def _select(y, start, w, count, index, size):
         _add(y + 4 * panel, start + 4 * panel, w_row, width)
 
 
-@njit
+@kernel
 def _linear(at, bases, strides, offsets, operands, rows):
     """Run a LINEAR and its taps; return where the last tap stands."""
     size, act, taps, bits, second = get(at, N0), get(at, N1), get(at, N2), get(at, N3), get(at, N4)
@@ -165,7 +159,7 @@ def _linear(at, bases, strides, offsets, operands, rows):
     return last
 
 
-@njit
+@kernel
 def _gate(y, a, b, size, act):
     if act == TANH:
         for i in range(size):
@@ -176,7 +170,7 @@ def _gate(y, a, b, size, act):
             store(y, i, load(y, i) * sigmoid(load(b, i)))
 
 
-@njit
+@kernel
 def _lstm(h, c, before, gates, size):
     i, f, g, o = gates, gates + 4 * size, gates + 8 * size, gates + 12 * size
     for k in range(size):
@@ -185,7 +179,7 @@ def _lstm(h, c, before, gates, size):
         store(h, k, sigmoid(load(o, k)) * tanh(cell))
 
 
-@njit
+@kernel
 def _gru(h, before, gates, size):
     r, z, a, b = gates, gates + 4 * size, gates + 8 * size, gates + 12 * size
     for k in range(size):
@@ -194,7 +188,7 @@ def _gru(h, before, gates, size):
         store(h, k, new + keep * (load(before, k) - new))
 
 
-@njit
+@kernel
 def _norm(y, x, constants, size):
     mean, variance = 0.0, 0.0
     for i in range(size):
@@ -208,73 +202,7 @@ def _norm(y, x, constants, size):
         store(y, i, (load(x, i) - center) * scale * load(constants, i) + load(constants, size + i))
 
 
-@njit
-def _dot(y, y_stride, x, x_stride, w, count, rows):
-    """Add the product of x and w to one number of each row."""
-    row = 0
-    while row < rows:
-        y_row, x_row = y + 4 * row * y_stride, x + 4 * row * x_stride
-        if rows - row >= NARROW_ROWS:
-            dot_rows(y_row, y_stride, x_row, x_stride, w, count)
-            row += NARROW_ROWS
-        else:
-            dot_1(y_row, y_stride, x_row, x_stride, w, count)
-            row += 1
-
-
-@njit
-def _ragged(operands, size, positions, features, t, rows):
-    """Keep the inputs of position t, and write the outputs that it owns; zeros where others own more."""
-    y, x, kept, table = get(operands, 0), get(operands, 1), get(operands, 2), get(operands, 3)
-    y_stride, x_stride = get(operands, NUM_OPERANDS), get(operands, NUM_OPERANDS + 1)
-    kept_stride = get(operands, NUM_OPERANDS + 2)
-    ends = table + 4 * (positions + 1)
-    first, last = int(load(table, t)), int(load(table, t + 1))
-    begin, end = int(load(ends, t)), int(load(ends, t + 1))
-    weights = ends + 4 * (positions + 1)
-    for row in range(rows):
-        for i in range(last - first):
-            store(kept + 4 * row * kept_stride, first + i, load(x + 4 * row * x_stride, i))
-        for k in range(size):
-            start = load(kept + 4 * row * kept_stride, features + begin + k) if begin + k < end else ZERO
-            store(y + 4 * row * y_stride, k, start)
-    seen = (last + DOT - 1) // DOT * DOT  # what is not there yet is 0
-    for k in range(end - begin):
-        _dot(y + 4 * k, y_stride, kept, kept_stride, weights + 4 * (begin + k) * features, seen, rows)
-
-
-@njit
-def _products(operands, size, count, rows):
-    """Write the product of x with some vectors, and a bias for each."""
-    y, x, bias, w = get(operands, 0), get(operands, 1), get(operands, 2), get(operands, 3)
-    y_stride, x_stride = get(operands, NUM_OPERANDS), get(operands, NUM_OPERANDS + 1)
-    for row in range(rows):
-        copy(y + 4 * row * y_stride, bias, size)
-    for k in range(size):
-        _dot(y + 4 * k, y_stride, x, x_stride, w + 4 * k * count, count, rows)
-
-
-@njit
-def _look_up(at, t, bases, strides, offsets, operands, rows):
-    """Keep the code of the position before, and write a row of a table."""
-    size, sources = get(at, N0), get(at, N1)
-    y, x, table = get(operands, 0), get(operands, 1), get(operands, 2)
-    y_stride, x_stride = 4 * get(operands, NUM_OPERANDS), 4 * get(operands, NUM_OPERANDS + 1)
-    resolve(at + ROW, bases, strides, offsets, operands)
-    kept, logits, kept_stride = get(operands, 0), get(operands, 1), 4 * get(operands, NUM_OPERANDS)
-    high = table + 4 * sources
-    for row in range(rows):
-        own = kept + row * kept_stride
-        if t:
-            store(own, t - 1, load(x + row * x_stride, 0))
-        index = int(load(high, 0)) * CUT + int(load(high, 1))
-        for j in range(sources):
-            stride = int(load(high, 2 + j)) * CUT + int(load(high, 2 + sources + j))
-            index += stride * int(load(own, int(load(table, j))))
-        copy(y + row * y_stride, logits + 4 * index * size, size)
-
-
-@njit
+@kernel
 def _expand(y, x, size, one_hot):
     if one_hot:
         index = int(load(x, 0))
@@ -284,7 +212,7 @@ def _expand(y, x, size, one_hot):
         copy(y, x, size)
 
 
-@njit
+@kernel
 def _until(y, params, x, size, last, one_hot):
     """Write the parameters; an infinite s comes from the end alone, one of the network is NaN here."""
     copy(y, params, size)
@@ -295,21 +223,12 @@ def _until(y, params, x, size, last, one_hot):
         store(y, 0, np.float32(math.nan))
 
 
-@njit
+@kernel
 def compute(op, at, t, bases, strides, offsets, operands, rows, workspace):
     """Run the instruction at `at`, whose operands are resolved, for all rows; return where the next one stands."""
     if op == _LINEAR:
         return _linear(at, bases, strides, offsets, operands, rows) + ROW
-    if op == _LOOK_UP:
-        _look_up(at, t, bases, strides, offsets, operands, rows)
-        return at + 2 * ROW
     size, n1, n2 = get(at, N0), get(at, N1), get(at, N2)
-    if op == _RAGGED:
-        _ragged(operands, size, n1, n2, t, rows)
-        return at + ROW
-    if op == _DOT:
-        _products(operands, size, n1, rows)
-        return at + ROW
     y, a, b, d = get(operands, 0), get(operands, 1), get(operands, 2), get(operands, 3)
     y_stride, a_stride = 4 * get(operands, NUM_OPERANDS), 4 * get(operands, NUM_OPERANDS + 1)
     b_stride, d_stride = 4 * get(operands, NUM_OPERANDS + 2), 4 * get(operands, NUM_OPERANDS + 3)
@@ -326,12 +245,6 @@ def compute(op, at, t, bases, strides, offsets, operands, rows, workspace):
             _gru(y, a, b, size)
         elif op == _NORM:
             _norm(y, a, b, size)
-        elif op == _ATTEND:
-            attend(y, a, b, d, size, n1, n2, t, workspace)
-        elif op == _ATTEND_SOURCE:
-            attend_source(y, a, b, d, size, n1, workspace)
-        elif op == _ROTATE:
-            rotate(y, a, b, size, n1, n2)
         elif op == _EXPAND:
             _expand(y, a, size, n1)
         else:

@@ -7,8 +7,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from seriatim.engine.kernels.compiled import kernel
 from seriatim.engine.kernels.memory import (
     N0,
     N1,
@@ -26,9 +26,8 @@ from seriatim.engine.kernels.memory import (
 )
 from seriatim.engine.kernels.noise import uniform
 from seriatim.engine.kernels.numbers import ONE, ZERO, exp64
-from seriatim.engine.kernels.quantiles import QUANTIZED, log_add, log_density, log_sigmoid
+from seriatim.engine.kernels.quantiles import QUANTIZED, log_add, log_density, log_sigmoid, sum_of_three
 from seriatim.engine.kernels.samplers import component
-from seriatim.engine.kernels.vectors import sum_of_three
 from seriatim.engine.operands import Finite
 
 _BIT, _LEVELS = np.int64(Finite.BIT), np.int64(Finite.LEVELS)
@@ -39,7 +38,7 @@ _SCALE, _HALF, _KIND, _COUNT, _OFFSET, _TOP_K, _TEMPERATURE, _ENOUGH, _LEAST = (
 )
 
 
-@njit
+@kernel
 def _log_sum(params, count):
     """Return the log of the sum of exp of logits; NaN for those of no distribution."""
     highest, known, total = load(params, 0), True, 0.0
@@ -54,7 +53,7 @@ def _log_sum(params, count):
     return np.float64(highest) + math.log(total)
 
 
-@njit(error_model="numpy")  # a check for division by zero keeps loops scalar
+@kernel(error_model="numpy")  # a check for division by zero keeps loops scalar
 def _add_component(masses, levels, share, loc, scale):
     """Add a component's share of the probability of each level."""
     inside = -share * math.expm1(-1 / scale)
@@ -67,7 +66,7 @@ def _add_component(masses, levels, share, loc, scale):
     add64(masses, levels - 1, share * math.exp(log_sigmoid((loc - levels + 1.5) / scale)))
 
 
-@njit
+@kernel
 def _levels(params, log_p, levels, mixed, constants):
     """Write log p of the levels of a mixture; return whether it is a distribution."""
     places, total = params + 4 * mixed, _log_sum(params, mixed)
@@ -96,7 +95,7 @@ def _levels(params, log_p, levels, mixed, constants):
     return True
 
 
-@njit
+@kernel
 def _masses(params, log_p, count, given, mixed, constants):
     """Write log p of all values; return whether they are a distribution."""
     kind = int(load(constants, _KIND))
@@ -116,14 +115,14 @@ def _masses(params, log_p, count, given, mixed, constants):
     return not math.isnan(total)
 
 
-@njit
+@kernel
 def _before(log_q, a, b):
     """Whether value a is more probable than b, or as probable and smaller."""
     own, other = load64(log_q, a), load64(log_q, b)
     return own > other or (own == other and a < b)
 
 
-@njit
+@kernel
 def _split(ranks, log_q, weights, first, last):
     """Put what comes before the last of ranks first .. last - 1 before it; return its new place and their weight."""
     pivot, place, weight = get(ranks, last - 1), first, 0.0
@@ -139,7 +138,7 @@ def _split(ranks, log_q, weights, first, last):
     return place, weight
 
 
-@njit
+@kernel
 def _select(ranks, log_q, weights, count, most, enough):
     """Put the first n of `count` values before the others, and return n: `most`, or as few as have weight enough."""
     first, last, ahead, noise = 0, count, 0.0, 1
@@ -158,7 +157,7 @@ def _select(ranks, log_q, weights, count, most, enough):
     return first
 
 
-@njit
+@kernel
 def _rank(log_q, ranks, weights, count, top_k, enough):
     """Cut what `top_k` leaves out of values whose greatest log q is 0, then what those before make up for."""
     kept = count
@@ -176,7 +175,7 @@ def _rank(log_q, ranks, weights, count, top_k, enough):
         store64(log_q, get(ranks, i), -math.inf)
 
 
-@njit
+@kernel
 def _cut(log_p, log_q, ranks, weights, count, constants):
     """Write log q of all values, up to a constant, as `Controls.truncated` does."""
     highest = load64(log_p, 0)
@@ -195,7 +194,7 @@ def _cut(log_p, log_q, ranks, weights, count, constants):
                 store64(log_q, k, -math.inf)
 
 
-@njit
+@kernel
 def _choose(log_q, weights, count, u):
     """Return the value of a uniform, and the log of the sum of q of all values."""
     highest = load64(log_q, 0)
@@ -215,7 +214,7 @@ def _choose(log_q, weights, count, u):
     return value, highest + math.log(total)
 
 
-@njit
+@kernel
 def _log_total(log_q, count):
     """Return the log of the sum of q of the values, -inf where none is left."""
     highest = -math.inf
@@ -229,7 +228,7 @@ def _log_total(log_q, count):
     return highest + math.log(total)
 
 
-@njit
+@kernel
 def _with_end(params, log_p, count):
     """Make log p that of values or the end, which comes after them."""
     s = np.float64(load(params, 0))
@@ -238,7 +237,7 @@ def _with_end(params, log_p, count):
     store64(log_p, count, log_sigmoid(s))
 
 
-@njit
+@kernel
 def controlled(at, t, lane, operands, rows, num_rows, key0, key1, values, width, scores, score_width, workspace):
     """Draw a value for each row, or whether it ends; return a row whose parameters are no distribution, or -1.
 

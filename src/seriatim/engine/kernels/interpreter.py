@@ -9,9 +9,7 @@ import math
 import numpy as np
 from numba import njit
 
-from seriatim.engine.kernels.best import show
-from seriatim.engine.kernels.compute import compute
-from seriatim.engine.kernels.controlled import controlled
+from seriatim.engine.kernels.compiled import call_computing, call_drawing, kernel
 from seriatim.engine.kernels.memory import (
     N0,
     N1,
@@ -29,15 +27,14 @@ from seriatim.engine.kernels.memory import (
     resolve,
     store64,
 )
-from seriatim.engine.kernels.samplers import draw, mark, stop, write_end
+from seriatim.engine.kernels.samplers import mark, write_end
 from seriatim.engine.kernels.sources import FINGERPRINT
 from seriatim.engine.operands import Op
 from seriatim.engine.program import CURSOR, OPERAND, OPERANDS
 
 OK, STALE = -1, -2
-_ROW, _LOOP, _AGAIN, _STOP, _MARK, _CONTROLLED, _PARAMS = (
-    int(op) for op in (Op.ROW, Op.LOOP, Op.AGAIN, Op.STOP, Op.MARK, Op.CONTROLLED, Op.PARAMS)
-)
+ENDED = -2  # what hands out symbols says so where all rows have ended
+_ROW, _LOOP, _AGAIN, _MARK = (int(op) for op in (Op.ROW, Op.LOOP, Op.AGAIN, Op.MARK))
 _SAVED = 3  # what is kept of the position around a loop: the position, the lane and the column
 
 
@@ -46,8 +43,8 @@ def memory_size(num_cursors: int, num_clocks: int) -> int:
     return 2 * NUM_OPERANDS + _SAVED * num_clocks + num_cursors
 
 
-@njit
-def _row_loop(at, t, cursors, first, last, bases, strides, offsets, operands, rows, workspace):
+@kernel
+def _row_loop(functions, at, t, cursors, first, last, bases, strides, offsets, operands, rows, workspace):
     """Run the instructions of a ROW for each pixel of the row that begins at t, if one does; return the next one."""
     end, length, flags, channels = at + ROW * (1 + get(at, N0)), get(at, N1), get(at, N2), get(at, N3)
     if t % length or (flags & 2 and t < length):
@@ -57,13 +54,13 @@ def _row_loop(at, t, cursors, first, last, bases, strides, offsets, operands, ro
         place(cursors, first, last, pixel, offsets)
         own = at + ROW
         while own < end:
-            resolve(own, bases, strides, offsets, operands)
-            own = compute(get(own, 0), own, pixel, bases, strides, offsets, operands, rows, workspace)
+            numbers = (functions, own, end, pixel, bases, strides, offsets, operands, rows, workspace)
+            own = call_computing(get(functions, get(own, 0)), numbers)
     place(cursors, first, last, t, offsets)
     return end
 
 
-@njit
+@kernel
 def _enter(at, operands, rows):
     """Look at the parameters of a LOOP: return a row in which they are no numbers, -1, or -2 if all have ended."""
     params, ended = get(operands, 1), get(operands, 2)
@@ -78,7 +75,7 @@ def _enter(at, operands, rows):
     return found
 
 
-@njit
+@kernel
 def _fill(at, cursors, offsets, operands, rows, values, width, step, left):
     """Write ends for the positions that are left of rows that have all ended, and into all that is read of them."""
     index = get(at, OPERANDS + OPERAND - 1)
@@ -95,13 +92,14 @@ def _fill(at, cursors, offsets, operands, rows, values, width, step, left):
 
 @njit(cache=True, nogil=True)
 def run(
-    fingerprint, code, length, cursors, spans, num_clocks, bases, strides, memory, rows, num_rows, key0, key1,
-    start, stop_at, values, width, step, scores, score_width, workspace,
+    fingerprint, functions, code, length, cursors, spans, num_clocks, bases, strides, memory, rows, num_rows,
+    key0, key1, start, stop_at, values, width, step, scores, score_width, workspace,
 ):  # fmt: skip
     """Run a tape for positions start .. stop_at - 1 of a block of rows. Arrays are given by their addresses.
 
     Args:
         fingerprint: that of the kernels' source.
+        functions: (number of an instruction,) int64, the address of what carries it out, as `groups.functions` finds.
         code: (length, COLUMNS) int64.
         cursors: (num_cursors, CURSOR) int64.
         spans: (num_clocks + 1,) int64, where the cursors of each clock begin.
@@ -134,7 +132,9 @@ def run(
             op = get(at, 0)
             first, last = get(spans, clock), get(spans, clock + 1)
             if op == _ROW:
-                at = _row_loop(at, now, cursors, first, last, bases, strides, offsets, operands, num_rows, workspace)
+                at = _row_loop(
+                    functions, at, now, cursors, first, last, bases, strides, offsets, operands, num_rows, workspace
+                )
                 continue
             if op == _AGAIN:
                 now += 1
@@ -147,10 +147,11 @@ def run(
                     now, lane, column, clock = get(own, 0), get(own, 1), get(own, 2), get(at, N5)
                     at += ROW
                 continue
-            resolve(at, bases, strides, offsets, operands)
-            if op < _ROW:
-                at = compute(op, at, now, bases, strides, offsets, operands, num_rows, workspace)
+            if op < _ROW:  # and the instructions that follow, of the same function
+                numbers = (functions, at, end, now, bases, strides, offsets, operands, num_rows, workspace)
+                at = call_computing(get(functions, op), numbers)
                 continue
+            resolve(at, bases, strides, offsets, operands)
             if op == _LOOP:
                 bad = _enter(at, operands, num_rows)
                 if bad == -2:
@@ -163,26 +164,20 @@ def run(
                     put(own, 2, column)
                     now = NIL
                     place(cursors, get(spans, clock), get(spans, clock + 1), now, offsets)
-            elif op == _STOP:
-                bad = stop(at, t, lane, operands, rows, num_rows, key0, key1, scores, score_width)
             elif op == _MARK:
                 if mark(at, operands, num_rows, values + 8 * column, width) and get(at, N2) and not clock:
                     _fill(at, cursors, offsets, operands, num_rows, values + 8 * step, width, step, stop_at - t - 1)
                     return OK, 0
-            elif op == _PARAMS:
-                bad = show(at, operands, num_rows, values, width, step, stop_at - t - 1, workspace)
-                if bad == -2:
-                    return OK, 0
-            elif op == _CONTROLLED:
-                bad = controlled(
-                    at, t, lane, operands, rows, num_rows, key0, key1, values + 8 * column, width,
-                    scores, score_width, workspace,
-                )  # fmt: skip
             else:
-                bad = draw(
-                    op, at, t, lane, operands, rows, num_rows, key0, key1, values + 8 * column, width,
-                    scores, score_width, workspace,
+                bad = call_drawing(
+                    get(functions, op),
+                    (
+                        op, at, t, lane, operands, rows, num_rows, key0, key1, values + 8 * column, width,
+                        scores, score_width, step, stop_at - t - 1, workspace,
+                    ),
                 )  # fmt: skip
+                if bad == ENDED:
+                    return OK, 0
             if bad >= 0:
                 return t, bad
             at += ROW

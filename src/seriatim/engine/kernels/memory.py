@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
 from seriatim.engine import program
+from seriatim.engine.kernels.compiled import kernel
 
 FLOAT, DOUBLE, INT = ir.FloatType(), ir.DoubleType(), ir.IntType(64)
 
@@ -58,13 +59,13 @@ load64, store64 = _reader(DOUBLE, types.float64), _writer(DOUBLE, types.float64)
 get, put = _reader(INT, types.int64), _writer(INT, types.int64)
 
 
-@njit
+@kernel
 def add64(address, index, number):
     """Add to number `index` at an address."""
     store64(address, index, load64(address, index) + number)
 
 
-@njit
+@kernel
 def resolve(at, bases, strides, offsets, operands):
     """Write where the operands of the instruction at `at` lie: four addresses, then four numbers from row to row."""
     for k in range(NUM_OPERANDS):
@@ -74,7 +75,7 @@ def resolve(at, bases, strides, offsets, operands):
         put(operands, NUM_OPERANDS + k, get(strides, arena))
 
 
-@njit
+@kernel
 def place(cursors, first, last, t, offsets):
     """Set cursors first .. last - 1 to position t."""
     width, shift, every, row, column = -1, 0, 0, 0, 0

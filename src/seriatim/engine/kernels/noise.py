@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from numba import njit
 
+from seriatim.engine.kernels.compiled import kernel
 
-@njit
+
+@kernel
 def _round(c0, c1, c2, c3, k0, k1):
     # As in `seriatim.noise`: the product of two 32-bit words wraps in int64, but its bits are the unsigned product's.
     p0, p1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57

@@ -12,6 +12,7 @@ import math
 import numpy as np
 from numba import njit
 
+from seriatim.engine.kernels.compiled import kernel
 from seriatim.engine.kernels.memory import load, store
 from seriatim.engine.operands import Act
 
@@ -24,7 +25,7 @@ _F1, _F2, _F3, _F4, _F5, _F6, _F7 = (np.float32(1 / math.factorial(k)) for k in 
 _LOWEST32, _HIGHEST32 = np.float32(-87), np.float32(88)
 
 
-@njit(fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def exp32(x):
     """Return exp(x), held between e-38 and e38."""
     x = _LOWEST32 if x < _LOWEST32 else x
@@ -64,7 +65,7 @@ def tanh(x):
     return TWO / (ONE + exp32(-TWO * x)) - ONE
 
 
-@njit
+@kernel
 def copy(y, x, size):
     """Write x into y."""
     for i in range(size):
@@ -102,22 +103,22 @@ def erf(x):
     return above / ((((_G8 * z + _G6) * z + _G4) * z + _G2) * z + _G0)
 
 
-@njit(fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def _gelu(x):
     return HALF * x * (ONE + erf(x * _ROOT_HALF))
 
 
-@njit(fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def _gelu_tanh(x):
     return HALF * x * (ONE + tanh(_ROOT_2_BY_PI * (x + _CUBIC * x * x * x)))
 
 
-@njit
+@kernel
 def _softplus(x):
     return np.float32(max(x, ZERO) + math.log1p(math.exp(-abs(float(x)))))
 
 
-@njit
+@kernel
 def activate(y, x, size, act, bits):
     """Write act(x) into y; `bits` are those of its parameter."""
     parameter = np.int32(bits).view(np.float32)

@@ -9,6 +9,8 @@ import math
 import numpy as np
 from numba import njit
 
+from seriatim.engine.kernels.compiled import kernel
+from seriatim.engine.kernels.memory import load
 from seriatim.engine.operands import Family
 
 NORMAL, LOGISTIC, QUANTIZED = (np.int64(family) for family in Family)
@@ -40,7 +42,7 @@ _TAIL = _table("""
 """)
 
 
-@njit
+@kernel
 def _ratio(x, polynomials):
     above = below = 0.0
     for k in range(8):
@@ -60,20 +62,20 @@ def normal_quantile(u):
     return -z if q < 0 else z
 
 
-@njit
+@kernel
 def log_sigmoid(x):
     """Return log sigmoid(x)."""
     return min(x, 0.0) - math.log1p(math.exp(-abs(x)))
 
 
-@njit
+@kernel
 def log_add(a, b):
     """Return log(exp(a) + exp(b))."""
     high, low = max(a, b), min(a, b)
     return high + math.log1p(math.exp(low - high)) if high > -math.inf else high
 
 
-@njit
+@kernel
 def log_density(family, value, loc, scale, levels):
     """Return the log density of a location-scale family, or the log mass of one of `levels` whole numbers."""
     if family == NORMAL:
@@ -88,3 +90,16 @@ def log_density(family, value, loc, scale, levels):
     if value >= levels - 1:
         return log_sigmoid(-lower)
     return log_sigmoid(upper) + log_sigmoid(-lower) + math.log(-math.expm1(-1 / scale))
+
+
+@kernel
+def scale_of(log_scale):
+    """Return exp of a log scale, held as by the heads."""
+    return np.float32(math.exp(min(np.float64(log_scale), 30.0)))
+
+
+@kernel
+def sum_of_three(numbers, first):
+    """Return a float64 number that is kept as three float32 numbers."""
+    high, middle, low = load(numbers, first), load(numbers, first + 1), load(numbers, first + 2)
+    return np.float64(high) + np.float64(middle) + np.float64(low)

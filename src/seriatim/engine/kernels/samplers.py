@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from seriatim.engine.kernels.chosen import category
+from seriatim.engine.kernels.compiled import kernel
 from seriatim.engine.kernels.memory import (
     N0,
     N1,
@@ -31,16 +31,21 @@ from seriatim.engine.kernels.memory import (
 )
 from seriatim.engine.kernels.noise import uniform
 from seriatim.engine.kernels.numbers import ONE, ZERO, exp64
-from seriatim.engine.kernels.quantiles import NORMAL, QUANTIZED, log_add, log_density, log_sigmoid, normal_quantile
-from seriatim.engine.kernels.vectors import channels, column, scale_of, vector
+from seriatim.engine.kernels.quantiles import (
+    NORMAL,
+    QUANTIZED,
+    log_add,
+    log_density,
+    log_sigmoid,
+    normal_quantile,
+    scale_of,
+)
 from seriatim.engine.operands import Op
 
-_BERNOULLI, _CATEGORICAL, _REAL, _VECTOR, _CHANNELS, _COLUMN = (
-    int(op) for op in (Op.BERNOULLI, Op.CATEGORICAL, Op.REAL, Op.VECTOR, Op.CHANNELS, Op.COLUMN)
-)
+_BERNOULLI, _CATEGORICAL, _REAL, _STOP = (int(op) for op in (Op.BERNOULLI, Op.CATEGORICAL, Op.REAL, Op.STOP))
 
 
-@njit
+@kernel
 def _bernoulli(params, read, value, u):
     logit = np.float64(load(params, 0))
     if not math.isfinite(logit):
@@ -52,14 +57,14 @@ def _bernoulli(params, read, value, u):
     return min(logit if bit else -logit, 0.0) - tail
 
 
-@njit
+@kernel
 def _uniforms(out, rows, num_rows, key0, key1, t, lane):
     """Write the uniform of each row: a loop of nothing else, which LLVM vectorises."""
     for row in range(num_rows):
         store64(out, row, uniform(key0, key1, get(rows, row), t, lane))
 
 
-@njit(error_model="numpy")
+@kernel(error_model="numpy")
 def _choose_bits(logits, uniforms, num_rows):
     """Write 0 or 1 in place of each logit; return how many are no numbers."""
     bad = 0
@@ -72,7 +77,7 @@ def _choose_bits(logits, uniforms, num_rows):
     return bad
 
 
-@njit
+@kernel
 def _bits(params, params_stride, read, read_stride, values, width, num_rows, uniforms, logits):
     """Sample a bit for each row without its log p; return a row whose logit is no number, or -1.
 
@@ -90,7 +95,7 @@ def _bits(params, params_stride, read, read_stride, values, width, num_rows, uni
     return -1
 
 
-@njit
+@kernel
 def _categorical(params, read, value, count, given, offset, u, workspace):
     chosen, total = category(params, count, given, u, workspace)
     if chosen < 0:
@@ -100,7 +105,7 @@ def _categorical(params, read, value, count, given, offset, u, workspace):
     return np.float64(load(params, chosen)) - total
 
 
-@njit
+@kernel
 def component(params, m, count, family, constants):
     """Return the location and the scale of component m of `count`, of whole numbers in their own unit."""
     loc, log_scale = load(params, m), load(params, count + m)
@@ -111,7 +116,7 @@ def component(params, m, count, family, constants):
     return float(loc), float(scale)
 
 
-@njit
+@kernel
 def _real(params, read, out, mixed, family, constants, u0, u1, workspace, scored):
     """Sample a location-scale distribution (mixed = 0), or a mixture of as many; whole numbers if it is quantised.
 
@@ -149,63 +154,8 @@ def _real(params, read, out, mixed, family, constants, u0, u1, workspace, scored
     return log_prob, log_prob if load(constants, 3) == ONE else log_density(family, value, loc, scale, levels)
 
 
-@njit
-def draw(op, at, t, lane, operands, rows, num_rows, key0, key1, values, width, scores, score_width, workspace):
-    """Sample a value for each row; return a row whose parameters are no distribution, or -1.
-
-    Args:
-        op: the instruction at `at`, whose operands are resolved.
-        t, lane: the address of the noise, but for the lanes that the instruction adds.
-        rows: the row numbers of the noise.
-        values: where the first row's numbers go; `width` numbers from row to row.
-        scores: where log p and log q of the first row are added up, or 0; `score_width` numbers from row to row.
-    """
-    read, params, constants, ended = get(operands, 0), get(operands, 1), get(operands, 2), get(operands, 3)
-    read_stride, params_stride = 4 * get(operands, NUM_OPERANDS), 4 * get(operands, NUM_OPERANDS + 1)
-    ended_stride = 4 * get(operands, NUM_OPERANDS + 3)
-    size, other, flagged = get(at, N0), get(at, N1), get(at, N4)
-    lane, values, scored = lane + get(at, N2), values + 8 * get(at, N3), scores != 0
-    uniforms, workspace = workspace, workspace + 8 * num_rows
-    _uniforms(uniforms, rows, num_rows, key0, key1, t, lane)
-    if op == _BERNOULLI and not (scored or flagged):
-        return _bits(params, params_stride, read, read_stride, values, width, num_rows, uniforms, workspace)
-    for row in range(num_rows):
-        if not (flagged and load(ended + row * ended_stride, 0) > 0):
-            own, seen, out = params + row * params_stride, read + row * read_stride, values + 8 * row * width
-            own_row, log_q = get(rows, row), 0.0
-            if op == _VECTOR:
-                log_prob, log_q = vector(
-                    own, seen, out, size, constants, key0, key1, own_row, t, lane, workspace, scored
-                )
-            elif op == _CHANNELS:
-                log_prob = channels(
-                    own, seen, out, size, other, constants, key0, key1, own_row, t, lane, workspace, scored
-                )
-            elif op == _COLUMN:
-                log_prob = column(
-                    own, seen, out, size, other, constants, key0, key1, own_row, t, lane, workspace, scored
-                )
-            else:
-                u = load64(uniforms, row)
-                if op == _BERNOULLI:
-                    log_prob = _bernoulli(own, seen, out, u)
-                elif op == _CATEGORICAL:
-                    count = int(load(constants, 0)) if get(at, N5) else size
-                    log_prob = _categorical(own, seen, out, count, size, other, u, workspace)
-                else:
-                    second = uniform(key0, key1, own_row, t, lane + 1) if size else u
-                    log_prob, log_q = _real(own, seen, out, size, other, constants, u, second, workspace, scored)
-            if math.isnan(log_prob):
-                return row
-            if scored:
-                own_score = row * score_width
-                add64(scores, own_score, log_prob)
-                add64(scores, own_score + 1, log_q if op in (_VECTOR, _REAL) else log_prob)
-    return -1
-
-
-@njit
-def stop(at, t, lane, operands, rows, num_rows, key0, key1, scores, score_width):
+@kernel
+def _stop(at, t, lane, operands, rows, num_rows, key0, key1, scores, score_width):
     """Decide for each row whether its sequence ends here; return a row whose s is no number, or -1."""
     ended, params = get(operands, 0), get(operands, 1)
     ended_stride, params_stride = 4 * get(operands, NUM_OPERANDS), 4 * get(operands, NUM_OPERANDS + 1)
@@ -223,7 +173,50 @@ def stop(at, t, lane, operands, rows, num_rows, key0, key1, scores, score_width)
     return -1
 
 
-@njit
+@kernel
+def draw(op, at, t, lane, operands, rows, num_rows, key0, key1, values, width, scores, score_width, workspace):
+    """Sample a value for each row, or whether it ends; return a row whose parameters are no distribution, or -1.
+
+    Args:
+        op: the instruction at `at`, whose operands are resolved.
+        t, lane: the address of the noise, but for the lanes that the instruction adds.
+        rows: the row numbers of the noise.
+        values: where the first row's numbers go; `width` numbers from row to row.
+        scores: where log p and log q of the first row are added up, or 0; `score_width` numbers from row to row.
+    """
+    if op == _STOP:
+        return _stop(at, t, lane, operands, rows, num_rows, key0, key1, scores, score_width)
+    read, params, constants, ended = get(operands, 0), get(operands, 1), get(operands, 2), get(operands, 3)
+    read_stride, params_stride = 4 * get(operands, NUM_OPERANDS), 4 * get(operands, NUM_OPERANDS + 1)
+    ended_stride = 4 * get(operands, NUM_OPERANDS + 3)
+    size, other, flagged = get(at, N0), get(at, N1), get(at, N4)
+    lane, values, scored = lane + get(at, N2), values + 8 * get(at, N3), scores != 0
+    uniforms, workspace = workspace, workspace + 8 * num_rows
+    _uniforms(uniforms, rows, num_rows, key0, key1, t, lane)
+    if op == _BERNOULLI and not (scored or flagged):
+        return _bits(params, params_stride, read, read_stride, values, width, num_rows, uniforms, workspace)
+    for row in range(num_rows):
+        if not (flagged and load(ended + row * ended_stride, 0) > 0):
+            own, seen, out = params + row * params_stride, read + row * read_stride, values + 8 * row * width
+            u, log_q = load64(uniforms, row), 0.0
+            if op == _BERNOULLI:
+                log_prob = _bernoulli(own, seen, out, u)
+            elif op == _CATEGORICAL:
+                count = int(load(constants, 0)) if get(at, N5) else size
+                log_prob = _categorical(own, seen, out, count, size, other, u, workspace)
+            else:
+                second = uniform(key0, key1, get(rows, row), t, lane + 1) if size else u
+                log_prob, log_q = _real(own, seen, out, size, other, constants, u, second, workspace, scored)
+            if math.isnan(log_prob):
+                return row
+            if scored:
+                own_score = row * score_width
+                add64(scores, own_score, log_prob)
+                add64(scores, own_score + 1, log_q if op == _REAL else log_prob)
+    return -1
+
+
+@kernel
 def mark(at, operands, num_rows, values, width):
     """Put the mark of the end in place of the values that rows have not; return whether no row has one."""
     read, ended, constants = get(operands, 0), get(operands, 1), get(operands, 2)
@@ -244,7 +237,7 @@ def mark(at, operands, num_rows, values, width):
     return none
 
 
-@njit
+@kernel
 def write_end(read, features, one_hot):
     """Write what a network reads of an end: the last of its features, or the index of that one."""
     if one_hot:

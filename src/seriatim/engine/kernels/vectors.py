@@ -7,22 +7,25 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from seriatim.engine.kernels.chosen import category
+from seriatim.engine.kernels.compiled import kernel
 from seriatim.engine.kernels.memory import load, load64, store, store64
 from seriatim.engine.kernels.noise import uniform
 from seriatim.engine.kernels.numbers import ONE, ZERO
-from seriatim.engine.kernels.quantiles import LOGISTIC, QUANTIZED, log_add, log_density, log_sigmoid, normal_quantile
+from seriatim.engine.kernels.quantiles import (
+    LOGISTIC,
+    QUANTIZED,
+    log_add,
+    log_density,
+    log_sigmoid,
+    normal_quantile,
+    scale_of,
+    sum_of_three,
+)
 
 
-@njit
-def scale_of(log_scale):
-    """Return exp of a log scale, held as by the heads."""
-    return np.float32(math.exp(min(np.float64(log_scale), 30.0)))
-
-
-@njit
+@kernel
 def _finite(numbers, count):
     known = True
     for k in range(count):
@@ -30,7 +33,7 @@ def _finite(numbers, count):
     return known
 
 
-@njit
+@kernel
 def vector(params, read, out, size, constants, key0, key1, row, t, lane, workspace, scored):
     """Sample mu + w L z, L given by its log diagonal and what is below it, w by a temperature; return log p, log q."""
     if not _finite(params, size * (size + 3) // 2):
@@ -59,7 +62,7 @@ def vector(params, read, out, size, constants, key0, key1, row, t, lane, workspa
     return -squares - logs, -squares / widening**2 - logs - size * math.log(widening)
 
 
-@njit
+@kernel
 def _channel(params, out, m, c, mixed, num_channels, constants):
     """Return location and scale of channel c in component m given the channels before it, in units of the values."""
     half = load(constants, 1)
@@ -74,7 +77,7 @@ def _channel(params, out, m, c, mixed, num_channels, constants):
     return np.float64(loc), np.float64(scale)
 
 
-@njit
+@kernel
 def channels(params, read, out, mixed, num_channels, constants, key0, key1, row, t, lane, workspace, scored):
     """Sample the channels of a pixel: a component, then each channel given those before."""
     count = num_channels + num_channels + num_channels * (num_channels - 1) // 2
@@ -102,14 +105,7 @@ def channels(params, read, out, mixed, num_channels, constants, key0, key1, row,
     return log_prob
 
 
-@njit
-def sum_of_three(numbers, first):
-    """Return a float64 number that is kept as three float32 numbers."""
-    high, middle, low = load(numbers, first), load(numbers, first + 1), load(numbers, first + 2)
-    return np.float64(high) + np.float64(middle) + np.float64(low)
-
-
-@njit
+@kernel
 def column(params, read, out, slots, mixed, constants, key0, key1, row, t, lane, workspace, scored):
     """Sample a symbol, or a number from a mixture of logistics.
 
