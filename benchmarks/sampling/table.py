@@ -171,9 +171,10 @@ def _first_use(stored: dict[str, Any]) -> str:
     row = stored.get("first use")
     if row is None:
         return "First use: not run."
+    others = f" What other models need besides: {row['others_s']:.1f} s in all." if "others_s" in row else ""
     return (
         f"The first sample in a new process: {row['compiled_s']:.1f} s of CPU time where the engine is compiled "
-        f"(target 15), {row['cached_s']:.1f} s where the disk cache has it (target 1)."
+        f"(target 15), {row['cached_s']:.1f} s where the disk cache has it (target 1).{others}"
     )
 
 
