@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+import seriatim
 from seriatim import fitting
 from seriatim.config import Configurable
 from seriatim.data import NAMED
@@ -230,6 +231,8 @@ def test_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SERIATIM_DATA", raising=False)
     monkeypatch.setenv("COLUMNS", "120")
+    for name in seriatim.__all__:  # classes that a page imports first would be forgotten with its own
+        getattr(seriatim, name)
     monkeypatch.setattr(Configurable, "classes", dict(Configurable.classes))  # a page may define models
     shortened = page.name == SHORTENED
     if shortened:
