@@ -398,7 +398,8 @@ def test_the_encoder_of_a_source_may_have_options_of_its_own(work, tmp_path):
     assert sum(isinstance(layer, CrossAttention) for layer in model.modules()) == 2
     for wrong, words in {
         "kernel_sise=3": ["model.source_options.kernel_sise", "kernel_size"],
-        "kernel_size=2": ["model.source_options: kernel_size: expected an odd number", "got 2"],
+        "kernel_size=2": ["model.source_options.kernel_size: expected an odd number", "got 2"],
+        "kernel_size=wide": ["model.source_options.kernel_size: expected", "integer", "got 'wide'"],
     }.items():
         train = ("train", work / "pairs.tsv", "--as", "pairs", "--out", tmp_path / "wrong")
         refused(*train, "--set", f"model.source_options.{wrong}", words=words)

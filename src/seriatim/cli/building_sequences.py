@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from seriatim.cli.errors import UserError, unknown_name
-from seriatim.cli.settings import RunConfig
+from seriatim.cli.settings import RunConfig, checked_options
 from seriatim.context import Attributes, Encoder, Vector
 from seriatim.data import Sequences
 from seriatim.ending import Ending, SequenceModel
@@ -121,10 +121,9 @@ def _encoder(config: RunConfig, data: Sequences, kind: type, options: Mapping[st
             raise UserError(f"model.name: expected transformer for pairs of texts, got {config.model['name']}")
         assert data.source_codec is not None
         levels = data.source_codec.levels  # type: ignore[attr-defined]
-        names = list(inspect.signature(SourceEncoder).parameters)[2:]
-        own = config.model.get("source_options") or {}
-        if unknown := [key for key in own if key not in names]:
-            raise UserError(f"model.source_options.{unknown[0]}: {unknown_name(unknown[0], names)}")
+        given = {"self", "num_symbols", "num_features"}
+        own = checked_options(SourceEncoder, config.model.get("source_options") or {}, given, "model.source_options.")
+        names = inspect.signature(SourceEncoder).parameters
         alike = {key: value for key, value in options.items() if key in names} | own
         return lambda: _source_encoder(levels, options["hidden_features"], alike)
     if config.model.get("source_options"):
@@ -168,5 +167,5 @@ def preset_sequences(data: Sequences, given: Mapping[str, Any], name: str) -> Tr
 def _source_encoder(levels: int, num_features: int, options: Mapping[str, Any]) -> SourceEncoder:
     try:
         return SourceEncoder(levels, num_features, **options)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"model.source_options: {error}") from None
+    except ValueError as error:
+        raise UserError(f"model.source_options.{error}") from None

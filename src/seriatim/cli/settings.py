@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -144,13 +144,41 @@ def options_of(name: str) -> type[BaseModel]:
     if name == "full_table":
         return _FullTableOptions
     constructor = MODELS[name].__init__
-    hints, parameters = typing.get_type_hints(constructor), inspect.signature(constructor).parameters
-    fields: dict[str, Any] = {
-        option: (hints[option], parameter.default) for option, parameter in parameters.items() if option not in _GIVEN
-    }
-    if "order" in parameters:
+    fields = _fields(constructor)
+    if "order" in inspect.signature(constructor).parameters:
         fields["order"] = (str, Field("natural", description="natural, random:SEED or, of images, scan:flip_rows+..."))
     return create_model(f"{name} options", __base__=_HeadConfig, __config__=None, **fields)
+
+
+def _fields(constructor: Any, given: Container[str] = _GIVEN) -> dict[str, Any]:
+    """The types and defaults of a constructor's arguments, without those that are given otherwise."""
+    hints, parameters = typing.get_type_hints(constructor), inspect.signature(constructor).parameters
+    return {name: (hints[name], own.default) for name, own in parameters.items() if name not in given}
+
+
+def checked_options(kind: type, options: Mapping[str, Any], given: Container[str], prefix: str) -> dict[str, Any]:
+    """Return options of a class, each of the type that its constructor asks for.
+
+    Args:
+        kind: the class.
+        options: some of the arguments of its constructor.
+        given: arguments that are no options.
+        prefix: what stands before a name in a message.
+
+    Raises:
+        UserError: an unknown name (with those that are close) or a value of another type.
+
+    Example:
+        >>> from seriatim.layers.source import SourceEncoder
+        >>> checked_options(SourceEncoder, {"dropout": "0.5"}, {"self", "num_symbols"}, "model.")
+        {'dropout': 0.5}
+    """
+    fields = _fields(kind.__init__, given)  # type: ignore[misc]
+    model = create_model(f"{kind.__name__} options", __config__=ConfigDict(extra="forbid"), **fields)
+    try:
+        return model.model_validate(dict(options)).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        raise UserError(of_validation(error, list(fields), prefix)) from None
 
 
 def resolve(values: Mapping[str, Any]) -> RunConfig:
