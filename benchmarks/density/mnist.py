@@ -131,7 +131,7 @@ def render() -> str:
             continue
         for orders in entry.orders or (None,):
             key = "test_nats" if orders is None else f"test_nats_{orders}_orders"
-            label = name if orders is None else f"{name}, {orders} orders"
+            label = name if orders is None else f"{name}, {orders} {'order' if orders == 1 else 'orders'}"
             low, high = stored[f"{key}_interval"]
             cells = [label, f"{stored[key]:.2f}", f"{low:.2f} to {high:.2f}", f"{stored['valid_nats']:.2f}"]
             rows.append(
