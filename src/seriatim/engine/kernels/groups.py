@@ -22,6 +22,9 @@ from seriatim.engine.operands import Op
 _FURTHER = {Op.ATTEND, Op.ATTEND_SOURCE, Op.ROTATE, Op.RAGGED, Op.DOT, Op.LOOK_UP}
 _SEVERAL = {Op.VECTOR, Op.CHANNELS, Op.COLUMN}
 
+# Every group names what it calls. One maker that is told what to call would close over a compiled function, which has
+# another identity in every process: the disk cache looks groups up by what they close over, and would never find one.
+
 
 def _computing(fingerprint):
     def computing(functions, at, end, t, bases, strides, offsets, operands, rows, workspace):
