@@ -42,6 +42,9 @@ ENTRIES: dict[str, dict[str, Entry]] = {
             f"FVSBN, L1 {w:g}": Entry(fvsbn, config(150, 100, 5e-3, weight_decay=0, l1=w, ema_decay=0.99), target=96.40)
             for w in (0.0005, 0.0008, 0.0012)
         },
+        "FVSBN, L1 0.0009, 300 epochs": Entry(
+            fvsbn, config(300, 100, 5e-3, weight_decay=0, l1=0.0009, ema_decay=0.99), target=96.40
+        ),
         "PixelCNN 6x24, dropout 0.3": Entry(pixelcnn(24, 6, 0.3), config(30, 25, 2e-3, patience=6), target=89.3),
         "PixelCNN 6x24, dropout 0.1, flipped": Entry(
             pixelcnn(24, 6, 0.1), config(40, 25, 2e-3, patience=8), target=89.3, flipped=True
