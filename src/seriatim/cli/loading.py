@@ -342,6 +342,12 @@ def _fitted(run: Run, x: np.ndarray, name: str) -> np.ndarray:
     return data_module.check_array(x, kind=kind, levels=levels, event_shape=shape, name=name)  # type: ignore[arg-type]
 
 
+def refuse_context(run: Run, given: str | None) -> None:
+    """Raise UserError where a context is given for a model that takes none."""
+    if given is not None:
+        raise UserError(f"--context: expected none, for the model of {run.path} is unconditional, got {given!r}")
+
+
 def contexts(run: Run, given: str | None, rows: Rows | None) -> Tensor | None:
     """Return the context of each row, or one for all: what the user gave, else the labels of the rows.
 
@@ -350,8 +356,7 @@ def contexts(run: Run, given: str | None, rows: Rows | None) -> Tensor | None:
     """
     encoder = run.model.encoder
     if encoder is None:
-        if given is not None:
-            raise UserError(f"--context: expected none, for the model of {run.path} is unconditional, got {given!r}")
+        refuse_context(run, given)
         return None
     if given is None:
         if rows is None or rows.labels is None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from seriatim.cli.errors import UserError
-from seriatim.cli.loading import Run
+from seriatim.cli.loading import Run, refuse_context
 from seriatim.cli.sequence_rows import SequenceRows, encoded
 from seriatim.context import Attributes
 from seriatim.layers.source import SourceEncoder
@@ -41,8 +41,7 @@ def context_of(run: Run, given: str | None) -> Tensor | None:
     """
     encoder = run.model.encoder
     if encoder is None:
-        if given is not None:
-            raise UserError(f"--context: expected none, for the model of {run.path} is unconditional, got {given!r}")
+        refuse_context(run, given)
         return None
     if given is None:
         raise UserError(f"--context: expected {_asked(encoder)}, for {run.path} is conditional, got none")

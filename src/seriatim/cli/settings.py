@@ -156,7 +156,7 @@ def _fields(constructor: Any, given: Container[str] = _GIVEN) -> dict[str, Any]:
     return {name: (hints[name], own.default) for name, own in parameters.items() if name not in given}
 
 
-def checked_options(kind: type, options: Mapping[str, Any], given: Container[str], prefix: str) -> dict[str, Any]:
+def checked_options(kind: Any, options: Mapping[str, Any], given: Container[str], prefix: str) -> dict[str, Any]:
     """Return options of a class, each of the type that its constructor asks for.
 
     Args:
@@ -173,7 +173,7 @@ def checked_options(kind: type, options: Mapping[str, Any], given: Container[str
         >>> checked_options(SourceEncoder, {"dropout": "0.5"}, {"self", "num_symbols"}, "model.")
         {'dropout': 0.5}
     """
-    fields = _fields(kind.__init__, given)  # type: ignore[misc]
+    fields = _fields(kind.__init__, given)
     model = create_model(f"{kind.__name__} options", __config__=ConfigDict(extra="forbid"), **fields)
     try:
         return model.model_validate(dict(options)).model_dump(exclude_unset=True)
