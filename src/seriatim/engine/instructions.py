@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from seriatim.engine.operands import (
     ALIGN,
     CUT,
-    DOT,
     PANEL,
     Act,
     Arena,
@@ -28,6 +27,7 @@ from seriatim.engine.operands import (
     Tap,
     padded,
 )
+from seriatim.engine.ragged import LoadSums, kept, ragged
 from seriatim.engine.storage import Storage
 
 
@@ -182,27 +182,20 @@ class Instructions(Storage):
         """Append s_t = s_t-1 + W_t x for an operand s of `recurrent`, with weights (T, P, F) of each position."""
         self._linear_into(total, [(self.dense(x), weight)], total.lag(1))
 
-    def ragged(self, x: Operand, weight: Tensor, ends: tuple[Sequence[int], Sequence[int]], load: Load) -> Operand:
+    def ragged(self, x: Operand, weight: Tensor, ends: tuple[Sequence[int], Sequence[int]], load: LoadSums) -> Operand:
         """Append y = the outputs owned by the position: start + W times all inputs so far, the new x among them.
 
         Args:
             x: as many numbers as a position owns inputs, at most.
             weight: (P, F) of all positions; a row is read up to the inputs seen.
             ends: (T + 1,) where the inputs of each position end, and its outputs.
-            load: reads the inputs so far and what the outputs start from, (B, 1, F + P), from the layer's state.
+            load: reads the inputs so far and what the outputs start from, from the layer's state.
         """
-        features = -(-weight.shape[1] // DOT) * DOT  # what is behind the inputs is 0
-
-        def spaced(state: Any) -> Tensor:
-            inputs, starts = load(state).split(weight.shape[::-1], dim=-1)
-            return torch.cat([nn.functional.pad(inputs, (0, features - weight.shape[1])), starts], dim=-1)
-
-        kept = self.constant(features + weight.shape[0], spaced)
-        rows = nn.functional.pad(weight, (0, features - weight.shape[1]))
-        table = torch.cat([torch.tensor([*ends[0], *ends[1]], dtype=torch.float32), rows.flatten()])
-        most = max(b - a for a, b in pairwise(ends[1]))
-        numbers = (len(ends[0]) - 1, features)
-        return self._append(Op.RAGGED, max(most, 1), [self.dense(x), kept, self.weight(table)], *numbers)
+        own, most = ragged(weight, ends), max(b - a for a, b in pairwise(ends[1]))
+        before = kept(own, weight, ends, load)
+        num_kept = own.num_kept + padded(weight.shape[0] + ALIGN)
+        reads = [self.dense(x), self.constant(num_kept, before), self.weight(own.table)]
+        return self._append(Op.RAGGED, max(most, 1), reads, len(ends[0]) - 1, own.inner, own.num_kept)
 
     def look_up(
         self, x: Operand, logits: Tensor, offsets: Tensor, sources: Tensor, strides: Tensor, load: Load

@@ -24,6 +24,7 @@ ENDLESS = 2**40
 ALIGN = 16  # floats: a cache line, and the width of the narrowest matrix tile
 PANEL = 64  # columns of a packed weight panel
 DOT = 32  # numbers that a product of two vectors takes at once
+SPAN = 8  # numbers that tell a position which inputs and outputs are its own
 CUT = 2**14  # where large whole numbers are cut in two, so that both parts are exact in float32
 
 

@@ -189,9 +189,12 @@ def store(arena: Tensor, offset: int, buffer: Buffer, values: Tensor, end: int) 
     """Write the values (B, n, F) of positions end-n .. end-1 into their slots of a buffer that begins at an offset."""
     if buffer.one_hot:
         values = torch.where(values.any(-1), values.argmax(-1), values.shape[-1])[..., None]
-    slots = torch.arange(end - values.shape[1], end) % buffer.slots
-    ring = arena[:, offset : offset + buffer.slots * buffer.stride]
-    ring.unflatten(1, (buffer.slots, buffer.stride))[:, slots, : buffer.width] = values.to(arena)
+    count, first = values.shape[1], (end - values.shape[1]) % buffer.slots
+    ring = arena[:, offset : offset + buffer.slots * buffer.stride].unflatten(1, (buffer.slots, buffer.stride))
+    if first + count <= buffer.slots:
+        ring[:, first : first + count, : buffer.width] = values
+    else:
+        ring[:, torch.arange(first, first + count) % buffer.slots, : buffer.width] = values.to(arena)
 
 
 def store_map(arena: Tensor, offset: int, buffer: Buffer, kept: Map, values: Tensor, first: int, position: int) -> None:

@@ -133,10 +133,10 @@ class MaskedLinear(nn.Module):
         def by_position(tensor: Tensor, axis: int, variables: Tensor | None) -> Tensor:
             return tensor if variables is None else _take(tensor, axis, variables, len(variables))
 
-        def load(state: State) -> Tensor:
+        def load(state: State) -> tuple[int, Tensor, Tensor]:
             start = self.bias.expand(len(state["position"]), -1)
             start = start if state["context"] is None else start + state["context"]
-            return torch.cat([state["inputs"], by_position(start, 1, out_variables)], dim=1)[:, None]
+            return int(state["position"][0]), state["inputs"], by_position(start, 1, out_variables)
 
         weight = by_position(by_position(self.weight, 0, out_variables), 1, in_variables)
         return tape.ragged(x, weight * self.mask, (self.in_ends, self.out_ends), load)

@@ -13,14 +13,11 @@ from seriatim.engine.kernels.memory import N0, N1, N2, N3, N4, NIL, NUM_OPERANDS
 from seriatim.engine.kernels.numbers import HALF, INFINITY, NONE, ONE, RELU, TANH, ZERO, activate, copy, sigmoid, tanh
 from seriatim.engine.kernels.tile import (
     NARROW,
-    NARROW_ROWS,
     WIDE_COLUMNS,
     bf16_1x16,
     bf16_1x64,
     bf16_4x16,
-    narrow_1x16,
-    narrow_1x32,
-    narrow_rows,
+    narrow,
     tile_1x16,
     tile_1x64,
     tile_4_wide,
@@ -36,27 +33,10 @@ FOUR = np.int64(4)
 
 
 @kernel
-def _narrow(product, w, size, rows):
-    """As `_dense`, for one or two tiles of columns."""
-    row = 0
-    while row < rows:
-        many = rows - row >= NARROW_ROWS
-        if not many and size == NARROW:
-            narrow_1x32(product, row, 0, w, size)
-        else:
-            for c in range(0, size, ALIGN):
-                if many:
-                    narrow_rows(product, row, c, w + 4 * c, size)
-                else:
-                    narrow_1x16(product, row, c, w + 4 * c, size)
-        row += NARROW_ROWS if many else 1
-
-
-@kernel
 def _dense(product, w, count, size, rows):
     """Run a product with packed weights (`tile`) for all rows and columns."""
     if size <= NARROW:
-        _narrow(product, w, size, rows)
+        narrow(product, w, size, rows)
         return
     for panel in range(0, size, PANEL):
         width, row = min(PANEL, size - panel), 0

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from seriatim.engine.kernels.attention import attend, attend_source, rotate
 from seriatim.engine.kernels.compiled import kernel
-from seriatim.engine.kernels.memory import N0, N1, N2, NUM_OPERANDS, ROW, get, load, resolve, store
+from seriatim.engine.kernels.memory import N0, N1, N2, N3, NIL, NUM_OPERANDS, ROW, get, load, resolve, store
 from seriatim.engine.kernels.numbers import ZERO, copy
-from seriatim.engine.kernels.tile import NARROW_ROWS, dot_1, dot_rows
-from seriatim.engine.operands import CUT, DOT, Op
+from seriatim.engine.kernels.tile import LANES, NARROW_ROWS, dot_1, dot_rows, narrow
+from seriatim.engine.operands import CUT, DOT, SPAN, Op
 
 _ATTEND, _ATTEND_SOURCE, _LOOK_UP, _RAGGED, _DOT = (
     int(op) for op in (Op.ATTEND, Op.ATTEND_SOURCE, Op.LOOK_UP, Op.RAGGED, Op.DOT)
@@ -31,24 +31,42 @@ def _dot(y, y_stride, x, x_stride, w, count, rows):
 
 
 @kernel
-def _ragged(operands, size, positions, features, t, rows):
+def _copy_rows(y, y_stride, x, x_stride, count, rows):
+    """Write x into y; few numbers one after another, for a loop over them would take longer than they do."""
+    if count < LANES:
+        for k in range(count):
+            for row in range(rows):
+                store(y, row * y_stride + k, load(x, row * x_stride + k))
+    else:
+        for row in range(rows):
+            copy(y + 4 * row * y_stride, x + 4 * row * x_stride, count)
+
+
+@kernel
+def _ragged(operands, size, positions, inner, num_kept, t, rows):
     """Keep the inputs of position t, and write the outputs that it owns; zeros where others own more."""
     y, x, kept, table = get(operands, 0), get(operands, 1), get(operands, 2), get(operands, 3)
     y_stride, x_stride = get(operands, NUM_OPERANDS), get(operands, NUM_OPERANDS + 1)
     kept_stride = get(operands, NUM_OPERANDS + 2)
-    ends = table + 4 * (positions + 1)
-    first, last = int(load(table, t)), int(load(table, t + 1))
-    begin, end = int(load(ends, t)), int(load(ends, t + 1))
-    weights = ends + 4 * (positions + 1)
-    for row in range(rows):
-        for i in range(last - first):
-            store(kept + 4 * row * kept_stride, first + i, load(x + 4 * row * x_stride, i))
-        for k in range(size):
-            start = load(kept + 4 * row * kept_stride, features + begin + k) if begin + k < end else ZERO
-            store(y + 4 * row * y_stride, k, start)
-    seen = (last + DOT - 1) // DOT * DOT  # what is not there yet is 0
-    for k in range(end - begin):
-        _dot(y + 4 * k, y_stride, kept, kept_stride, weights + 4 * (begin + k) * features, seen, rows)
+    own = table + 4 * SPAN * t
+    first, last, begin, end = int(load(own, 0)), int(load(own, 1)), int(load(own, 2)), int(load(own, 3))
+    seen, place, columns = int(load(own, 4)), int(load(own, 5)) * CUT + int(load(own, 6)), int(load(own, 7))
+    _copy_rows(kept + 4 * first, kept_stride, x, x_stride, last - first, rows)
+    panel, w = begin, table + 4 * place  # of a block that begins here
+    while columns > 0:
+        width = min(columns, DOT)
+        sums = kept + 4 * (num_kept + panel)
+        narrow((sums, kept_stride, NIL, NIL, sums, kept_stride, NIL, NIL, kept, kept_stride, seen, NIL), w, width, rows)
+        panel, w, columns = panel + width, w + 4 * seen * width, columns - width
+    _copy_rows(y, y_stride, kept + 4 * (num_kept + begin), kept_stride, end - begin, rows)
+    for k in range(end - begin, size):
+        for row in range(rows):
+            store(y, row * y_stride + k, ZERO)
+    count = (last - seen + LANES - 1) // LANES * LANES  # what is not there yet is 0
+    if count > 0:
+        w = table + 4 * (SPAN * positions + begin * inner)
+        for k in range(end - begin):
+            _dot(y + 4 * k, y_stride, kept + 4 * seen, kept_stride, w + 4 * k * inner, count, rows)
 
 
 @kernel
@@ -90,7 +108,7 @@ def further(op, at, t, bases, strides, offsets, operands, rows, workspace):
         return at + 2 * ROW
     size, n1, n2 = get(at, N0), get(at, N1), get(at, N2)
     if op == _RAGGED:
-        _ragged(operands, size, n1, n2, t, rows)
+        _ragged(operands, size, n1, n2, get(at, N3), t, rows)
         return at + ROW
     if op == _DOT:
         _products(operands, size, n1, rows)

@@ -29,7 +29,7 @@ from seriatim.engine.kernels.memory import (
     store,
     store64,
 )
-from seriatim.engine.kernels.noise import uniform
+from seriatim.engine.kernels.noise import uniform, uniforms
 from seriatim.engine.kernels.numbers import ONE, ZERO, exp64
 from seriatim.engine.kernels.quantiles import (
     NORMAL,
@@ -57,15 +57,8 @@ def _bernoulli(params, read, value, u):
     return min(logit if bit else -logit, 0.0) - tail
 
 
-@kernel
-def _uniforms(out, rows, num_rows, key0, key1, t, lane):
-    """Write the uniform of each row: a loop of nothing else, which LLVM vectorises."""
-    for row in range(num_rows):
-        store64(out, row, uniform(key0, key1, get(rows, row), t, lane))
-
-
 @kernel(error_model="numpy")
-def _choose_bits(logits, uniforms, num_rows):
+def _choose_bits(logits, noise, num_rows):
     """Write 0 or 1 in place of each logit; return how many are no numbers."""
     bad = 0
     for row in range(num_rows):
@@ -73,19 +66,19 @@ def _choose_bits(logits, uniforms, num_rows):
         bad += 0 if math.isfinite(logit) else 1
         small = exp64(-abs(logit))
         zero = (small if logit > 0 else 1.0) / (1.0 + small)
-        store64(logits, row, 1.0 if load64(uniforms, row) >= zero else 0.0)
+        store64(logits, row, 1.0 if load64(noise, row) >= zero else 0.0)
     return bad
 
 
 @kernel
-def _bits(params, params_stride, read, read_stride, values, width, num_rows, uniforms, logits):
+def _bits(params, params_stride, read, read_stride, values, width, num_rows, noise, logits):
     """Sample a bit for each row without its log p; return a row whose logit is no number, or -1.
 
     The arithmetic stands in a loop over what lies side by side, which LLVM vectorises.
     """
     for row in range(num_rows):
         store64(logits, row, np.float64(load(params + row * params_stride, 0)))
-    bad = _choose_bits(logits, uniforms, num_rows)
+    bad = _choose_bits(logits, noise, num_rows)
     for row in range(num_rows):
         bit = load64(logits, row)
         if bad and not math.isfinite(load(params + row * params_stride, 0)):
@@ -191,14 +184,14 @@ def draw(op, at, t, lane, operands, rows, num_rows, key0, key1, values, width, s
     ended_stride = 4 * get(operands, NUM_OPERANDS + 3)
     size, other, flagged = get(at, N0), get(at, N1), get(at, N4)
     lane, values, scored = lane + get(at, N2), values + 8 * get(at, N3), scores != 0
-    uniforms, workspace = workspace, workspace + 8 * num_rows
-    _uniforms(uniforms, rows, num_rows, key0, key1, t, lane)
+    noise, workspace = workspace, workspace + 8 * num_rows
+    uniforms(noise, rows, num_rows, key0, key1, t, lane)
     if op == _BERNOULLI and not (scored or flagged):
-        return _bits(params, params_stride, read, read_stride, values, width, num_rows, uniforms, workspace)
+        return _bits(params, params_stride, read, read_stride, values, width, num_rows, noise, workspace)
     for row in range(num_rows):
         if not (flagged and load(ended + row * ended_stride, 0) > 0):
             own, seen, out = params + row * params_stride, read + row * read_stride, values + 8 * row * width
-            u, log_q = load64(uniforms, row), 0.0
+            u, log_q = load64(noise, row), 0.0
             if op == _BERNOULLI:
                 log_prob = _bernoulli(own, seen, out, u)
             elif op == _CATEGORICAL:

@@ -14,6 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from seriatim.engine.kernels.compiled import kernel
 from seriatim.engine.kernels.memory import FLOAT, INT
 from seriatim.engine.operands import ALIGN, PANEL
 
@@ -175,6 +176,23 @@ narrow_rows = _tile(NARROW_ROWS, ALIGN, chains=2)
 bf16_1x64 = _tile(1, PANEL, bf16=True)
 bf16_1x16 = _tile(1, ALIGN, bf16=True)
 bf16_4x16 = _tile(4, ALIGN, bf16=True)
+
+
+@kernel
+def narrow(product, w, size, rows):
+    """Run a product with packed weights, of one or two tiles of columns, for all rows."""
+    row = 0
+    while row < rows:
+        many = rows - row >= NARROW_ROWS
+        if not many and size == NARROW:
+            narrow_1x32(product, row, 0, w, size)
+        else:
+            for c in range(0, size, ALIGN):
+                if many:
+                    narrow_rows(product, row, c, w + 4 * c, size)
+                else:
+                    narrow_1x16(product, row, c, w + 4 * c, size)
+        row += NARROW_ROWS if many else 1
 
 
 def _dots(rows: int):
