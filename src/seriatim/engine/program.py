@@ -200,12 +200,14 @@ def store(arena: Tensor, offset: int, buffer: Buffer, values: Tensor, end: int) 
 def store_map(arena: Tensor, offset: int, buffer: Buffer, kept: Map, values: Tensor, first: int, position: int) -> None:
     """Write the values (B, n, F) of entries first .. first+n-1 into the rows that are kept before `position`."""
     newest = position // kept.every // kept.width
-    pixel = torch.arange(first, first + values.shape[1])
-    row, column = pixel // kept.width, pixel % kept.width
-    held = (pixel >= 0) & (row > newest - kept.rows) & (row <= newest)
-    slots = (row % kept.rows * kept.row_slots + kept.halo + column)[held]
-    maps = arena[:, offset : offset + buffer.slots * buffer.stride]
-    maps.unflatten(1, (buffer.slots, buffer.stride))[:, slots, : buffer.width] = values[:, held].to(arena)
+    begin = max(first, 0, (newest + 1 - kept.rows) * kept.width)
+    end = min(first + values.shape[1], (newest + 1) * kept.width)
+    if begin >= end or (not any(values.stride()) and not values[0, 0].any()):  # a memory that was never written
+        return
+    pixel = torch.arange(begin, end)
+    slots = pixel // kept.width % kept.rows * kept.row_slots + kept.halo + pixel % kept.width
+    maps = arena[:, offset : offset + buffer.slots * buffer.stride].unflatten(1, (buffer.slots, buffer.stride))
+    maps[:, slots, : buffer.width] = values[:, begin - first : end - first].to(arena)
 
 
 def load(arena: Tensor, offset: int, buffer: Buffer, state: State, position: int) -> None:
