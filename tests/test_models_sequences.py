@@ -318,6 +318,20 @@ def test_sizes_of_wavenet_are_checked():
         wavenet(4, num_blocks=0)
     with pytest.raises(ValueError, match="num_features, hop: expected 1 or more, got num_features 2, hop 0"):
         Frames(2, hop=0)
+    with pytest.raises(ValueError, match=r"dropout: expected a rate from 0 to below 1, got 1\.0"):
+        wavenet(4, dropout=1.0)
+
+
+def test_dropout_of_wavenet_silences_units_in_training_only():
+    model = wavenet(5, dropout=0.5).train()
+    x = torch.ones(4, 5, dtype=torch.float64)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        first, second = model.log_prob(x), model.log_prob(x)
+    assert len({*first.tolist(), *second.tolist()}) == 8
+    alike = wavenet(5).eval()
+    alike.load_state_dict(model.state_dict())
+    assert torch.equal(model.eval().log_prob(x), alike.log_prob(x))
 
 
 def test_wavenet_with_a_label_is_another_distribution_for_each_and_native_samples_are_those_of_the_loop():

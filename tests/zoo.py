@@ -379,7 +379,9 @@ ZOO: dict[str, Callable[[], Made]] = {
     "wavenet": _entry(
         lambda: models.WaveNet((9,), Categorical(3), num_blocks=2, layers_per_block=2, **WAVENET, encoder=Labels(2))
     ),
-    "wavenet_short_sight": _entry(lambda: models.WaveNet((8,), num_blocks=1, layers_per_block=2, **WAVENET)),
+    "wavenet_short_sight": _entry(
+        lambda: models.WaveNet((8,), num_blocks=1, layers_per_block=2, dropout=0.2, **WAVENET)
+    ),
     "wavenet_frames": _entry(
         lambda: models.WaveNet(
             (7,), Bernoulli(), num_blocks=1, layers_per_block=2, kernel_size=3, **WAVENET, encoder=Frames(2, hop=3)

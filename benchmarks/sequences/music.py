@@ -98,7 +98,7 @@ def lstm(head: Callable[[], Head]) -> Callable[[Sizes], AutoregressiveModel]:
 def wavenet(head: Callable[[], Head]) -> Callable[[Sizes], AutoregressiveModel]:
     """Return what makes dilated convolutions over time."""
     shape = {"residual_features": 96, "gate_features": 96, "skip_features": 192}
-    return lambda sizes: WaveNet((100,), Ending(head()), num_blocks=1, layers_per_block=5, **shape)
+    return lambda sizes: WaveNet((100,), Ending(head()), num_blocks=1, layers_per_block=5, dropout=0.3, **shape)
 
 
 def transformer(head: Callable[[], Head]) -> Callable[[Sizes], AutoregressiveModel]:

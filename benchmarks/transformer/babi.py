@@ -80,7 +80,7 @@ def config(epochs: int, **changes: Any) -> TrainConfig:
 SMALL: dict[str, Any] = {"hidden_features": 64, "num_layers": 3, "num_heads": 4, "feedforward_features": 128}
 LARGE: dict[str, Any] = {"hidden_features": 256, "num_layers": 4, "num_heads": 8, "feedforward_features": 512}
 ENTRIES = {
-    "cpu": Entry(SMALL, 0.0, config(7)),
+    "cpu": Entry(SMALL, 0.0, config(18)),
     "cuda": Entry(LARGE, 0.1, config(30, batch_values=16000, learning_rate=1e-3, device="cuda")),
 }
 

@@ -63,11 +63,12 @@ class DilatedStack(Causal):
         residual_features: the size of x between layers.
         gate_features: the size of z.
         skip_features: the size of the sum over layers.
+        dropout: the rate on z, in training.
         context_features: C of a context vector.
         frames: the encoder of frames, in place of a vector.
 
     Raises:
-        ValueError: a kernel of one tap, or no layer.
+        ValueError: a kernel of one tap, no layer, or a rate out of its range.
 
     Example:
         >>> net = DilatedStack(1, 2, dilations=(1, 2), residual_features=4, gate_features=4, skip_features=4)
@@ -87,6 +88,7 @@ class DilatedStack(Causal):
         residual_features: int,
         gate_features: int,
         skip_features: int,
+        dropout: float = 0.0,
         context_features: int = 0,
         frames: Frames | None = None,
     ) -> None:
@@ -95,6 +97,8 @@ class DilatedStack(Causal):
             raise ValueError(f"kernel_size: expected 2 or more, got {kernel_size}")
         if not dilations:
             raise ValueError("dilations: expected one or more, got none")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout: expected a rate from 0 to below 1, got {dropout}")
         self.first = CausalConv1d(in_features, residual_features, kernel_size)
         self.convs = nn.ModuleList(
             CausalConv1d(
@@ -114,7 +118,7 @@ class DilatedStack(Causal):
         self.heard = nn.ModuleList(nn.Linear(*sizes, bias=False) for sizes in of_frames)
         self.hidden = nn.Linear(skip_features, skip_features)
         self.output = nn.Linear(skip_features, out_features)
-        self.gate_features = gate_features
+        self.gate_features, self.dropout = gate_features, nn.Dropout(dropout)
         nn.init.normal_(self.output.weight, std=0.01)  # training starts near the factorised model
 
     @property
@@ -167,7 +171,7 @@ class DilatedStack(Causal):
             a, own = conv(x, state["convs"][layer])
             after.append(own)
             filtered, gates = (a + heard[layer] if heard else a).chunk(2, dim=-1)
-            z = torch.tanh(filtered) * torch.sigmoid(gates)
+            z = self.dropout(torch.tanh(filtered) * torch.sigmoid(gates))
             total = total + skip(z)
             if layer < len(self.residuals):
                 x = x + self.residuals[layer](z)
@@ -226,10 +230,11 @@ class WaveNet(SequenceModel):
         residual_features: the size of x_l.
         gate_features: the size of z_l.
         skip_features: the size of what the layers add up to.
+        dropout: the rate on z_l, in training.
         encoder: the context: `Labels` or `Vector` for the whole sequence, `Frames` along it.
 
     Raises:
-        ValueError: a kernel of one tap, or a number of layers below 1.
+        ValueError: a kernel of one tap, a number of layers below 1, or a rate out of its range.
 
     Reference: WaveNet: A Generative Model for Raw Audio (van den Oord et al., 2016).
 
@@ -250,6 +255,7 @@ class WaveNet(SequenceModel):
         residual_features: int = 32,
         gate_features: int = 32,
         skip_features: int = 64,
+        dropout: float = 0.0,
         encoder: Encoder | None = None,
     ) -> None:
         if min(num_blocks, layers_per_block) < 1:
@@ -266,6 +272,7 @@ class WaveNet(SequenceModel):
             residual_features=residual_features,
             gate_features=gate_features,
             skip_features=skip_features,
+            dropout=dropout,
             context_features=encoder.num_features if encoder else 0,
             frames=encoder if isinstance(encoder, Frames) else None,
         )
