@@ -52,7 +52,7 @@ def config(epochs: int, learning_rate: float, **changes: Any) -> TrainConfig:
 SMALL: dict[str, Any] = {"hidden_features": 128, "num_layers": 4, "num_heads": 4}
 LARGE: dict[str, Any] = {"hidden_features": 384, "num_layers": 6, "num_heads": 6}
 ENTRIES = {
-    "cpu": Entry(SMALL, 0.0, config(14, 3e-3, batch_size=8), 1.60),
+    "cpu": Entry(SMALL, 0.0, config(8, 3e-3, batch_size=8), 1.60),
     "cuda": Entry(LARGE, 0.2, config(20, 1e-3, batch_size=64, device="cuda"), 1.47),
 }
 
