@@ -1,4 +1,4 @@
-"""Sequences: codecs that come back, files of many kinds, and what is refused."""
+"""Sequences: texts, music, series and pairs from files of many kinds, and what is refused."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from seriatim.data import (
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("tokenizers")
 
+TONE = (0.5 * np.sin(np.arange(4000) / 7)).astype(np.float32)
 RNG = np.random.default_rng(0)
 VERSE = "Who's there?\nNay, answer me: stand, and unfold yourself.\n" * 20
 PAIRS = BytePairs.of([VERSE], levels=280)
@@ -35,9 +36,6 @@ def sequences(*args: Any, **options: Any) -> Sequences:
     assert isinstance(data, Sequences)
     json.dumps(data.provenance)
     return data
-
-
-# --- codecs ---------------------------------------------------------------------------------------------------------
 
 
 # --- text -----------------------------------------------------------------------------------------------------------
@@ -125,11 +123,6 @@ def test_texts_that_are_refused(tmp_path: Path) -> None:
         load(tmp_path / "a.txt", label="x")
     with pytest.raises(ValueError, match="three positive numbers that sum to 1"):
         load(tmp_path / "a.txt", fractions=(0.9, 0.2, 0.1))
-
-
-# --- sound ----------------------------------------------------------------------------------------------------------
-
-TONE = (0.5 * np.sin(np.arange(4000) / 7)).astype(np.float32)
 
 
 # --- music ----------------------------------------------------------------------------------------------------------
@@ -300,9 +293,6 @@ def test_pairs_that_are_refused(tmp_path: Path) -> None:
         load(tmp_path / "a.tsv", read_as="pairs", joint=True, source_tokens="characters")
     with pytest.raises(ValueError, match="lines: expected for a text only, got it for pairs of texts"):
         load(tmp_path / "a.tsv", read_as="pairs", lines=True)
-
-
-# --- named sets -----------------------------------------------------------------------------------------------------
 
 
 def test_what_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
