@@ -20,6 +20,7 @@ from seriatim.engine.program import Program
 BLOCK_ROWS = 64  # most rows that go through an instruction together: they share one read of the weights
 _FEWEST_ROWS = 8
 _CACHE = 3 << 20  # bytes of states that stay near while weights that also do are read
+_LINE = 16  # numbers of 8 bytes: two cache lines, for they are fetched in pairs
 _TILE_ROWS = 4  # rows of the matrix product's block
 
 
@@ -161,8 +162,9 @@ class _Block:
         self.module, self.first = module, block.start
         num_rows, num_cursors, num_clocks = block.stop - block.start, len(program.cursors), len(program.spans) - 1
         scratch = torch.empty(num_rows, program.scratch_size)
-        workspace = np.empty(2 * num_rows + _workspace_size(session))  # uniforms and logits of all rows come first
-        memory = np.zeros(module.memory_size(num_cursors, num_clocks), np.int64)
+        # Uniforms and logits of all rows come first.
+        workspace = _apart(2 * num_rows + _workspace_size(session), np.float64)
+        memory = _apart(module.memory_size(num_cursors, num_clocks), np.int64)
         self.bases = np.zeros(3 + len(program.memories), np.int64)
         self.bases[0], self.bases[2] = program.weights.data_ptr(), scratch.data_ptr()
         told = zip(program.memories, session.memories, strict=True)
@@ -249,6 +251,11 @@ def _workspace_size(session: Session) -> int:
     pairs = zip(session.program.memories, session.memories, strict=True)
     sources = [int(rows[0, 1]) for memory, rows in pairs if memory.is_source]
     return max(session.program.workspace_size, *sources, 1)
+
+
+def _apart(size: int, dtype: type) -> np.ndarray:
+    """Return zeros of 8 bytes that share no cache line with what another thread writes."""
+    return np.zeros(size + 2 * _LINE, dtype)[_LINE:-_LINE]
 
 
 def _address(rows: np.ndarray, first: int) -> int:
