@@ -192,9 +192,8 @@ class Instructions(Storage):
             load: reads the inputs so far and what the outputs start from, from the layer's state.
         """
         own, most = ragged(weight, ends), max(b - a for a, b in pairwise(ends[1]))
-        before = kept(own, weight, ends, load)
-        num_kept = own.num_kept + padded(weight.shape[0] + ALIGN)
-        reads = [self.dense(x), self.constant(num_kept, before), self.weight(own.table)]
+        before = self.constant(own.size, kept(own, weight, ends, load))
+        reads = [self.dense(x), before, self.weight(own.table)]
         return self._append(Op.RAGGED, max(most, 1), reads, len(ends[0]) - 1, own.inner, own.num_kept)
 
     def look_up(

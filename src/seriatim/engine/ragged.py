@@ -27,12 +27,14 @@ class Ragged(NamedTuple):
         table: SPAN numbers for each position, then `inner` weights for each output, then those of whole blocks.
         inner: how many inputs of a block come after those of its first position, at most, whole dot products.
         num_kept: how many numbers the inputs take, the zeros behind them included.
+        size: how many numbers inputs and sums take.
         blocks: where each block begins, and the end.
     """
 
     table: Tensor
     inner: int
     num_kept: int
+    size: int
     blocks: list[int]
 
 
@@ -52,6 +54,7 @@ def ragged(weight: Tensor, ends: tuple[Sequence[int], Sequence[int]]) -> Ragged:
     pairs = list(pairwise(blocks))
     inner = -(-max(in_ends[end] - in_ends[first + 1] for first, end in pairs) // DOT) * DOT
     spans = torch.zeros(len(in_ends) - 1, SPAN)
+    spans[:, :4] = torch.tensor([in_ends[:-1], in_ends[1:], out_ends[:-1], out_ends[1:]]).T
     rows, panels = weight.new_zeros(len(weight), inner), []
     place = spans.numel() + rows.numel()
     for first, end in pairs:
@@ -59,13 +62,14 @@ def ragged(weight: Tensor, ends: tuple[Sequence[int], Sequence[int]]) -> Ragged:
         own = weight[outputs, seen : in_ends[end]]
         rows[outputs, : own.shape[1]] = own
         panel = F.pad(weight[outputs, :seen], (0, 0, 0, padded(len(own)) - len(own)))
-        for t in range(first, end):
-            spans[t, :5] = torch.tensor([in_ends[t], in_ends[t + 1], out_ends[t], out_ends[t + 1], seen])
+        spans[first:end, 4] = seen
         spans[first, 5:] = torch.tensor([place // CUT, place % CUT, len(panel)])
         panels += [part.T.reshape(-1) for part in panel.split(DOT)]
         place += panel.numel()
     table = torch.cat([spans.flatten(), rows.flatten(), *panels])
-    return Ragged(table, inner, padded(weight.shape[1] + inner), blocks)
+    num_kept = padded(weight.shape[1] + inner)
+    size = num_kept + padded(len(weight) + ALIGN)  # tiles write whole lines
+    return Ragged(table, inner, num_kept, size, blocks)
 
 
 def _blocks(out_ends: Sequence[int]) -> list[int]:
@@ -95,7 +99,7 @@ def kept(own: Ragged, weight: Tensor, ends: tuple[Sequence[int], Sequence[int]],
             sums = sums.clone()
             sums[:, outputs] += inputs[:, :seen] @ weight[outputs, :seen].T
         num_inputs, num_outputs = inputs.shape[1], sums.shape[1]
-        whole = sums.new_zeros(len(sums), own.num_kept + padded(num_outputs + ALIGN))  # tiles write whole lines
+        whole = sums.new_zeros(len(sums), own.size)
         whole[:, :num_inputs], whole[:, own.num_kept : own.num_kept + num_outputs] = inputs, sums
         return whole[:, None]
 
