@@ -165,3 +165,16 @@ def test_threads_serve_single_positions_that_take_long():
     assert pace.plan(8, 1, most=2) == (1, 1)
     pace.learn(8, 1, 1, seconds=0.02)
     assert pace.plan(8, 1, most=2) == (2, 1)
+
+
+def test_on_one_thread_a_short_sample_is_two_calls():
+    pace = Pace()
+    assert pace.plan(8, 700, most=1) == (1, 1)
+    pace.learn(8, 1, 1, seconds=1e-4)
+    assert pace.plan(8, 700, most=1) == (1, 700)
+    assert pace.plan(8, 700, most=2) == (1, 8)  # where threads may help their worth is measured first
+    slow = Pace()
+    slow.learn(8, 1, 1, seconds=0.05)
+    assert slow.plan(8, 700, most=1) == (1, 8)
+    slow.learn(8, 1, 1, seconds=0.0)
+    assert slow.plan(8, 700, most=1)[0] == 1

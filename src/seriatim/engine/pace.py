@@ -32,12 +32,13 @@ class Pace:
 
     seconds: dict[int, float] = field(default_factory=dict)
     trial: int = 1
+    short: int = 1  # positions that surely take less than a chunk may
 
     def plan(self, num_rows: int, left: int, most: int) -> tuple[int, int]:
         """Return on how many threads, `most` or 1, and how many of the positions left to sample next."""
         alone = self.seconds.get(1)
         if alone is None:
-            return 1, min(left, self.trial)
+            return 1, min(left, self.trial if most > 1 else max(self.trial, self.short))
         together = self.seconds.get(most, alone / most)
         threads = most if together < alone and alone * num_rows * left > THREADS_PAY else 1
         seconds = num_rows * (alone if threads == 1 else together)
@@ -47,6 +48,9 @@ class Pace:
         """Keep how long `count` positions took."""
         if self.trial > 1 and seconds > MEASURABLE:  # the first call pays for what is loaded and compiled
             self.seconds[threads] = seconds / (count * num_rows)
-        self.trial = min(self.trial * _GROWTH, CHUNK)
+        self.trial, self.short = (
+            min(self.trial * _GROWTH, CHUNK),
+            min(int(count * CHUNK_SECONDS / max(seconds, 1e-9)), CHUNK),
+        )
         if threads == 1:
             self.seconds.update({n: pace * _HOPE for n, pace in self.seconds.items() if n > 1})
