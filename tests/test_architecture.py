@@ -17,10 +17,11 @@ ROOT = Path(seriatim.__file__).parent
 
 # Each level imports from the levels before it, and from its own modules where it is one package.
 LEVELS: list[set[str]] = [
-    {"noise", "config", "causal", "order", "distributions", "vocabulary", "structure", "controls"},
+    {"wide", "noise", "config", "causal", "order", "distributions", "vocabulary", "structure", "controls"},
     {"heads", "context"},
     {"engine"},
     {"autoregressive"},
+    {"ensemble"},
     {"model"},
     {"layers", "ending", "reading"},
     {"nested", "independent", "channels", "columns", "models"},

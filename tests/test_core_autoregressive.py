@@ -15,8 +15,9 @@ from scipy import stats
 from torch import Tensor, nn
 from torch import distributions as td
 
-from seriatim.autoregressive import Autoregressive, OrderEnsemble, Scanned, evaluating, rollout
+from seriatim.autoregressive import Autoregressive, Scanned, evaluating, rollout
 from seriatim.context import Labels, Vector
+from seriatim.ensemble import OrderEnsemble
 from seriatim.heads import Bernoulli, Categorical, Normal
 from seriatim.model import AutoregressiveModel
 from seriatim.models import FVSBN, MADE, NADE, FullTable, OrderAgnosticMADE

@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from seriatim.autoregressive import OrderEnsemble
 from seriatim.context import Labels, SpatialMap
+from seriatim.ensemble import OrderEnsemble
 from seriatim.heads import Categorical
 from seriatim.layers.scan import diagonal_scan, lstm_cell, row_scan
 from seriatim.models import DiagonalBiLSTM, GatedPixelCNN, PixelCNN, PixelSNAIL, RowLSTM

@@ -17,11 +17,12 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from seriatim import distributions, engine, heads, noise
-from seriatim.autoregressive import Autoregressive, OrderEnsemble
+from seriatim.autoregressive import Autoregressive
 from seriatim.context import Labels
 from seriatim.controls import EXACT, Controls
 from seriatim.distributions import Mixture
 from seriatim.engine import loops, samplers
+from seriatim.ensemble import OrderEnsemble
 from seriatim.heads import Bernoulli, Categorical, Normal
 from seriatim.layers import GRU, LSTM, CausalConv1d, MaskedConv2d, MaskedLinear, attention, linear
 from seriatim.model import AutoregressiveModel

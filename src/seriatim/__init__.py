@@ -21,7 +21,7 @@ _PUBLIC = {
     "Independent": "independent",
     "Nested": "nested",
     "Order": "order",
-    "OrderEnsemble": "autoregressive",
+    "OrderEnsemble": "ensemble",
     "RandomOrder": "order",
     "Recompute": "causal",
     "Residual": "causal",
@@ -39,12 +39,13 @@ _PUBLIC = {
 __all__ = sorted([*_PUBLIC, "__version__"])
 
 if TYPE_CHECKING:
-    from seriatim.autoregressive import Autoregressive, OrderEnsemble, rollout
+    from seriatim.autoregressive import Autoregressive, rollout
     from seriatim.causal import Causal, CausalSequential, Recompute, Residual, clone, repeat, select
     from seriatim.channels import ChannelMixtureOfLogistics
     from seriatim.columns import Columns
     from seriatim.controls import Controls
     from seriatim.ending import Ending
+    from seriatim.ensemble import OrderEnsemble
     from seriatim.fitting import fit, score_samples
     from seriatim.independent import Independent
     from seriatim.model import AutoregressiveModel

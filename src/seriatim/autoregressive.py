@@ -5,6 +5,7 @@ log p(x | c) = sum_t log p(x_t | x_<t, c)
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,8 +21,9 @@ from seriatim.causal import State, select, tree_map
 from seriatim.controls import EXACT, Controls
 from seriatim.distributions import broadcast
 from seriatim.engine.program import walk
-from seriatim.noise import by_position, random_seed, uniforms
+from seriatim.noise import by_position, random_seed
 from seriatim.order import Order
+from seriatim.wide import placed, wide
 
 if TYPE_CHECKING:
     from seriatim.engine import Engine, Precision
@@ -259,8 +261,8 @@ class Autoregressive(td.Distribution):
         if batch == 0:
             return torch.zeros(0, *self.event_shape, dtype=self.model.head.value_dtype, device=self.model.device)
         with evaluating(self.model):
-            values = [step.value for step in rollout(self, choose)]
-        return self.order.to_data(torch.cat(values, dim=1))
+            values = torch.cat([step.value for step in rollout(self, choose)], dim=1)
+        return placed(self.order.to_data(values), self.model.device)
 
 
 def rollout(distribution: Autoregressive, choose: Choose, *, prefix: Tensor | None = None) -> Iterator[Step]:
@@ -290,6 +292,9 @@ def rollout(distribution: Autoregressive, choose: Choose, *, prefix: Tensor | No
     if len(distribution.batch_shape) != 1:
         raise ValueError(f"distribution: expected batch shape (B,), got {tuple(distribution.batch_shape)}")
     model, order = distribution.model, distribution.order
+    place, head = wide(model.device), model.head
+    if place != model.device:
+        head = copy.deepcopy(head).to(place)
     x = model.start(distribution.batch_shape[0])
     position = 0
     if prefix is not None and prefix.shape[1]:
@@ -304,83 +309,17 @@ def rollout(distribution: Autoregressive, choose: Choose, *, prefix: Tensor | No
             row = int(y[:, -1].isnan().any(-1).nonzero()[0])
             raise ValueError(f"parameters: expected numbers, got NaN at position {position} of row {row}")
         variables = order.places(position, position + 1)
-        conditional = model.head(y[:, -1:], variables)
+        conditional = head(y[:, -1:].to(place), variables)
         value = choose(position, conditional)
         if isinstance(value, tuple):
             value, rows = value
-            state = select(state, rows)
+            state = select(state, rows.to(model.device))
+        value = value.to(place)
         yield Step(position, conditional, value)
         if position + 1 == order.length:
             return
-        x = model.cast(model.head.encode(value, variables))
+        x = model.cast(head.encode(value, variables))
         position += 1
-
-
-class OrderEnsemble(td.Distribution):
-    """A mixture of one model's joint distributions under K orders.
-
-        p(x) = 1/K sum_k p_k(x),    log p(x) = logsumexp_k log p_k(x) - log K
-
-    Joint probabilities are averaged, never logits: an average of logits lets later values predict earlier ones and is
-    no likelihood. It has no conditionals of its own; `log_prob_terms` averages the members' terms, as an explanation.
-
-    Args:
-        members: distributions of equal batch and event shape.
-
-    Reference: A Deep and Tractable Density Estimator (Uria, Murray, Larochelle, 2014).
-
-    Example:
-        >>> from seriatim.models import OrderAgnosticMADE
-        >>> ensemble = OrderAgnosticMADE((4,), hidden_features=(8,)).ensemble(num_orders=3)
-        >>> ensemble.log_prob(ensemble.sample((2,), seed=0)).shape
-        torch.Size([2])
-    """
-
-    arg_constraints: dict[str, Any] = {}
-    has_rsample = False
-
-    def __init__(self, members: list[Autoregressive]) -> None:
-        if not members:
-            raise ValueError("members: expected one or more distributions, got none")
-        self.members = members
-        super().__init__(members[0].batch_shape, members[0].event_shape, validate_args=False)
-
-    @property
-    def support(self) -> Any:
-        return self.members[0].support
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return log p(x) in nats."""
-        joint = torch.stack([member.log_prob(value) for member in self.members])
-        return torch.logsumexp(joint, dim=0) - math.log(len(self.members))
-
-    def log_prob_terms(self, value: Tensor) -> Tensor:
-        """Return the mean over members of their terms: an explanation, whose sum is at most log p(x)."""
-        return torch.stack([member.log_prob_terms(value) for member in self.members]).mean(0)
-
-    def sample(
-        self,
-        sample_shape: Any = (),
-        *,
-        seed: int | None = None,
-        engine: Engine = "auto",
-        precision: Precision = "float32",
-    ) -> Tensor:
-        """Pick an order for each row, then sample from it; `engine` and `precision` as for `Autoregressive.sample`."""
-        lead = torch.Size(sample_shape) + self.batch_shape
-        seed = random_seed() if seed is None else seed
-        first = self.members[0]
-        rows = torch.arange(math.prod(lead), device=first.model.device)
-        # The position after the last has no value: its noise is free to pick the order.
-        u = uniforms(seed, rows, torch.tensor([first.order.length]), 1).flatten()
-        picked = (u * len(self.members)).long()
-        parts, places = [], []
-        for k, member in enumerate(self.members):
-            mine = rows[picked == k]
-            parts.append(member.expand(lead).rows(mine).sample_rows(mine, seed, engine, precision))
-            places.append(mine)
-        samples = torch.cat(parts)[torch.cat(places).argsort()]
-        return samples.reshape(*lead, *self.event_shape)
 
 
 @contextmanager

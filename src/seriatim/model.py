@@ -171,7 +171,7 @@ class AutoregressiveModel(Configurable, nn.Module):
             for first in range(0, len(rows), batch_size):
                 own = slice(first, first + batch_size)
                 joint = self(None if contexts is None else contexts[own])
-                scores[own] = joint.log_prob(rows[own]).double().cpu().numpy()
+                scores[own] = joint.log_prob(rows[own]).cpu().double().numpy()
         return scores
 
     def start(self, batch_size: int) -> Tensor:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from seriatim.wide import wide
+
 _MULTIPLIER = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _MASK = 0xFFFFFFFF
@@ -63,7 +65,7 @@ def uniforms(seed: int, rows: Tensor, positions: Tensor, num_lanes: int) -> Tens
         num_lanes: how many uniforms a position needs.
 
     Returns:
-        (B, n, num_lanes) float64.
+        (B, n, num_lanes) float64, where the device of the rows has such numbers (`seriatim.wide`).
 
     Reference: Parallel Random Numbers: As Easy as 1, 2, 3 (Salmon, Moraes, Dror, Shaw, 2011).
 
@@ -74,6 +76,7 @@ def uniforms(seed: int, rows: Tensor, positions: Tensor, num_lanes: int) -> Tens
         >>> bool((u[2, 1] == alone[0, 0]).all())
         True
     """
+    rows = rows.to(wide(rows.device))
     pairs = torch.arange((num_lanes + 1) // 2, device=rows.device)
     counter = torch.broadcast_tensors(
         pairs[None, None, :],

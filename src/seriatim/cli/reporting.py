@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from seriatim.autoregressive import OrderEnsemble
 from seriatim.cli.drawing import Drawn, drawn
 from seriatim.cli.errors import UserError
 from seriatim.cli.evaluate import compared
 from seriatim.cli.loading import Rows, Run, contexts, open_run, own_rows
 from seriatim.cli.output import say
 from seriatim.context import Labels
+from seriatim.ensemble import OrderEnsemble
 from seriatim.report.classes import classes_section
 from seriatim.report.page import Block, Content, Facts, Listing, Section
 from seriatim.report.sections import (

@@ -193,7 +193,7 @@ def asked_of(run: Run, num: int, context: str | None, orders: int | None, length
 
 def draw(asked: Asked, scored: bool, options: dict[str, Any]) -> Drawn:
     """Draw samples; scored, they come with log p under the model and log q of what was sampled."""
-    from seriatim.autoregressive import OrderEnsemble
+    from seriatim.ensemble import OrderEnsemble
     from seriatim.tasks import generate, generate_scored
 
     options = options | {"progress": progress("samples")}

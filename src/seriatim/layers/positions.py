@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seriatim.causal import Causal, State
+from seriatim.wide import wide
 
 if TYPE_CHECKING:
     from seriatim.engine.operands import Operand
@@ -23,8 +24,9 @@ def angles(start: int, n: int, num_features: int, device: torch.device | None = 
         >>> angles(3, 1, 4)
         tensor([[3.0000, 0.0300]], dtype=torch.float64)
     """
-    position = torch.arange(start, start + n, dtype=torch.float64, device=device)
-    even = torch.arange(0, num_features, 2, dtype=torch.float64, device=device)
+    place = None if device is None else wide(device)
+    position = torch.arange(start, start + n, dtype=torch.float64, device=place)
+    even = torch.arange(0, num_features, 2, dtype=torch.float64, device=place)
     return position[:, None] * BASE ** (-even / num_features)
 
 
@@ -62,7 +64,7 @@ def rotate(x: Tensor, start: int) -> Tensor:
         True
     """
     turned = angles(start, x.shape[1], x.shape[-1], x.device)[:, None]
-    cos, sin = turned.cos().to(x.dtype), turned.sin().to(x.dtype)
+    cos, sin = turned.cos().to(x), turned.sin().to(x)
     a, b = x[..., 0::2], x[..., 1::2]
     return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2)
 

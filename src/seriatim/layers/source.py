@@ -172,7 +172,7 @@ class SourceEncoder(Encoder):
         longest = int(mask.sum(1).max()) if len(mask) else 0
         context, mask = context[:, :longest], mask[:, :longest]
         x = math.sqrt(self.num_features) * F.embedding(context.clamp_min(0).long(), self.table)
-        x = x + sinusoids(0, longest, self.num_features, x.device).to(x.dtype)
+        x = x + sinusoids(0, longest, self.num_features, x.device).to(x)
         x = self.dropout(self._with_nearest(x, mask))
         for layer in self.layers:
             x = layer(x, mask)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from seriatim.autoregressive import Autoregressive, OrderEnsemble, Scanned
+from seriatim.autoregressive import Autoregressive, Scanned
 from seriatim.causal import Causal, State, concatenate, select
 from seriatim.context import Encoder
 from seriatim.engine.operands import Act
+from seriatim.ensemble import OrderEnsemble
 from seriatim.heads import Bernoulli, Head
 from seriatim.layers.linear import MaskedLinear, degree_counts
 from seriatim.model import AutoregressiveModel

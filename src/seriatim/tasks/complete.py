@@ -268,7 +268,7 @@ def _complete_tree(
         raise ValueError("x: expected observed values of positive probability, got a row that the tables exclude")
     u = uniforms(sampler.seed, addresses, torch.arange(joint.order.length), 1)[..., 0]
     drawn = net.head.values(joint.order.to_data(beliefs.sample(u)))
-    return drawn, joint.log_prob(drawn).double().cpu() - beliefs.log_evidence
+    return drawn, joint.log_prob(drawn).cpu().double() - beliefs.log_evidence
 
 
 def num_missing(observed: Tensor) -> int:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seriatim.autoregressive import OrderEnsemble
+from seriatim.ensemble import OrderEnsemble
 from seriatim.model import AutoregressiveModel
 from seriatim.tasks.rows import Joint, as_joint, as_rows, map_rows, models_of
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from seriatim.autoregressive import OrderEnsemble
 from seriatim.controls import EXACT, Controls
+from seriatim.ensemble import OrderEnsemble
 from seriatim.model import AutoregressiveModel
 from seriatim.noise import random_seed, uniforms
 from seriatim.tasks.rows import Joint, take
 from seriatim.tasks.sampler import Sampler, as_prompt, joint_of, one_order
+from seriatim.wide import wide
 
 if TYPE_CHECKING:
     from seriatim.engine import Engine, Precision
@@ -164,7 +165,7 @@ def _rows(joint: Joint, rows: Tensor, sampler: Sampler, prompt: Tensor | None) -
     blocks = list(sampler.blocks(joint, rows, joint.order.length, given))
     values = torch.cat([given, *(block.values for block in blocks)], dim=1)
     samples = joint.order.to_data(values) if len(rows) else values.new_zeros(0, *joint.event_shape)
-    total = torch.zeros(len(rows), dtype=torch.float64, device=values.device)
+    total = torch.zeros(len(rows), dtype=torch.float64, device=wide(values.device))
     log_prob = sum((block.log_prob.double().sum(1) for block in blocks if block.log_prob is not None), total)
     log_q = sum((block.log_q.double().sum(1) for block in blocks if block.log_q is not None), total)
     return Generated(samples, log_prob, log_q)

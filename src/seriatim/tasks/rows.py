@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seriatim.autoregressive import Autoregressive, OrderEnsemble, evaluating
+from seriatim.autoregressive import Autoregressive, evaluating
+from seriatim.ensemble import OrderEnsemble
 from seriatim.model import AutoregressiveModel
 
 Joint = Autoregressive | OrderEnsemble

@@ -18,6 +18,7 @@ from seriatim.ending import Ending
 from seriatim.model import AutoregressiveModel
 from seriatim.noise import by_position
 from seriatim.tasks.rows import Joint, as_joint, models_of
+from seriatim.wide import placed
 
 if TYPE_CHECKING:
     from seriatim.engine import Engine, Precision, Program, Session
@@ -116,7 +117,7 @@ class Sampler:
         steps = rollout(joint, choose, prefix=prompt)
         while position < joint.order.length:
             with evaluating(model):
-                values = torch.cat([step.value for step in islice(steps, chunk)], dim=1)
+                values = placed(torch.cat([step.value for step in islice(steps, chunk)], dim=1), model.device)
             log_prob, log_q = (torch.cat(part, dim=1) for part in zip(*scores, strict=True)) if scores else (None, None)
             scores.clear()
             yield Block(position, values, log_prob, log_q)
