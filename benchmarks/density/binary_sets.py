@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.common import load_rows, provenance, store, table, unpacked
 from benchmarks.density.mnist import interval
-from seriatim.autoregressive import OrderEnsemble
+from seriatim.ensemble import OrderEnsemble
 from seriatim.model import AutoregressiveModel
 from seriatim.models import FVSBN, MADE, NADE, OrderAgnosticMADE
 from seriatim.order import Order, RandomOrder
