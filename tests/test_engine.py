@@ -12,16 +12,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seriatim import engine
+from seriatim import engine, models
 from seriatim.autoregressive import Autoregressive, rollout
 from seriatim.causal import CausalSequential, Residual
 from seriatim.context import Labels, Vector
 from seriatim.controls import Controls
 from seriatim.engine import cpu, pace
-from seriatim.heads import Bernoulli, Categorical
+from seriatim.heads import Bernoulli, Categorical, Tokens
 from seriatim.layers import GRU, LSTM, RNN, CausalConv1d, SelfAttention
+from seriatim.layers.source import SourceEncoder
 from seriatim.model import AutoregressiveModel
 from seriatim.models import FVSBN
+from seriatim.nested import Nested
 from seriatim.noise import uniforms
 from seriatim.order import Order, RandomOrder
 
@@ -358,6 +360,24 @@ def test_a_program_draws_again_and_again_until_the_weights_change():
         model.sample((20,), engine=program)
     with pytest.raises(ValueError, match="engine: expected a program of this model's weights"):
         FVSBN((6,)).sample((20,), engine=program)
+
+
+def test_a_program_is_made_from_the_network_and_the_head_and_not_from_the_encoder():
+    chords = models.LSTM((4,), Nested(FVSBN((3,), encoder=Vector(5))), hidden_features=6).eval()
+    program = engine.lower(chords)
+    with torch.no_grad():
+        next(chords.head.parameters()).add_(1.0)
+    with pytest.raises(ValueError, match="weights as they are now"):
+        chords.sample((2,), engine=program)
+    encoder = SourceEncoder(5, 8, num_layers=1, num_heads=2)
+    translator = models.Transformer(
+        (4,), Tokens(6), hidden_features=8, num_layers=1, num_heads=2, encoder=encoder
+    ).eval()
+    p, program = translator(torch.tensor([[1, 2], [3, 4]])), engine.lower(translator)
+    with torch.no_grad():
+        encoder.table.mul_(5.0)
+    values = p.sample((20,), seed=0, engine=program)
+    assert torch.equal(values, p.sample((20,), seed=0, engine="reference"))
 
 
 def test_a_program_of_another_length_or_under_controls_is_refused():

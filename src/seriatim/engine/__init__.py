@@ -114,9 +114,9 @@ def lower(
             raise CannotLower(f"the network has {params.size} outputs, the head {head.num_params} parameters")
         if not draw:
             tape.show(params, samplers.offset(head))
-            return replace(finish(tape, _as_they_are, params.size, versions(model)), draws=False)
+            return replace(finish(tape, _as_they_are, params.size, _lowered(model)), draws=False)
         samplers.draw(tape, head, tape.dense(params), samplers.Draw(tape.input.lag(-1), controls=controls))
-        return replace(finish(tape, decode, samplers.width(head), versions(model)), controls=controls)
+        return replace(finish(tape, decode, samplers.width(head), _lowered(model)), controls=controls)
 
 
 def _as_they_are(numbers: Tensor, first: int) -> Tensor:
@@ -205,7 +205,7 @@ def _given(program: Program, model: AutoregressiveModel, batch_size: int, length
     """Return a program that was lowered before, if it is of this model as it is now, and of as many positions."""
     if program.length != length:
         raise ValueError(f"engine: expected a program of {length} positions, got one of {program.length}")
-    if program.made_from != versions(model):
+    if program.made_from != _lowered(model):
         raise ValueError("engine: expected a program of this model's weights as they are now: lower it again")
     return Choice(program, "lowered before") if batch_size else Choice(None, "there is nothing to sample")
 
@@ -224,6 +224,11 @@ def _chosen(batch_size: int, engine: Engine, lowered: Callable[[], Program]) -> 
     if engine == "native":
         raise ValueError(f"engine: expected a model that can be sampled natively, but {reason}")
     return Choice(None, reason)
+
+
+def _lowered(model: AutoregressiveModel) -> tuple[tuple[int, int], ...]:
+    """Return what a program is made from: the encoder is no part of a tape, its context is read when rows are."""
+    return versions(model.network) + versions(model.head)
 
 
 def start(
