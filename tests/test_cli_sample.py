@@ -15,7 +15,7 @@ from seriatim.ending import Ending
 from seriatim.engine import cpu
 from seriatim.heads import Categorical, MixtureOfLogistics
 from seriatim.models import LSTM, MADE, OrderAgnosticMADE
-from seriatim.tasks import generate, generate_scored
+from seriatim.tasks import complete, generate, generate_scored
 from test_cli import ok, refused
 from test_tasks import roughened
 
@@ -139,4 +139,11 @@ def test_precision_is_asked_for(work, tmp_path):
     ok("sample", work / "sequence", "-n", 9, "--precision", "bf16-weights", "--out", tmp_path / "x.npy")
     expected = generate(own, 9, seed=0, precision="bf16-weights")
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), expected.numpy())
+    bits = runs.load(work / "bits")
+    rows = np.zeros((1, *bits.event_shape))
+    np.save(tmp_path / "bits.npy", rows)
+    half = tmp_path / "bits.npy", "--region", "top", "-n", 3, "--precision", "bf16-weights"
+    ok("complete", work / "bits", *half, "--out", tmp_path / "done.npy")
+    done = complete(bits, rows, "top", num=3, seed=0, precision="bf16-weights")
+    np.testing.assert_array_equal(np.load(tmp_path / "done.npy"), done.samples.numpy())
     refused("sample", work / "sequence", "--precision", "int8", words="--precision: expected 'float32' or 'bf16-w")

@@ -61,6 +61,22 @@ def test_a_batch_is_its_lines_one_by_one(run):
     assert together == alone
 
 
+def test_rounded_matrices_are_asked_for(run):
+    def log_p(*options):
+        given = seriatim("translate", run, "--n-best", 2, *options, given="abc\n")
+        assert given.exit_code == 0, given.output
+        return [float(line.split("\t")[1]) for line in given.stdout.splitlines()]
+
+    exact, half = log_p(), log_p("--precision", "bf16-weights")
+    assert exact != half
+    np.testing.assert_allclose(exact, half, atol=0.5)
+    drawn = seriatim("translate", run, "--sample", "--num", 2, "--precision", "bf16-weights", given="abc\n")
+    assert len(drawn.stdout.splitlines()) == 2
+    refused = seriatim("translate", run, "--precision", "int8", given="abc\n")
+    assert refused.exit_code == 2
+    assert "precision: expected 'float32' or 'bf16-weights', got 'int8'" in refused.output
+
+
 def test_n_best_have_scores_that_score_gives_too(run, tmp_path):
     result = seriatim("translate", run, "--n-best", 3, given="abc\nd\n")
     fields = [line.split("\t") for line in result.stdout.splitlines()]

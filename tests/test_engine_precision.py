@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,9 +15,9 @@ from seriatim import engine
 from seriatim.context import Vector
 from seriatim.heads import Categorical, Normal
 from seriatim.model import AutoregressiveModel
-from seriatim.models import GRU, LSTM, OrderAgnosticMADE, PixelCNN, Transformer, WaveNet
+from seriatim.models import GRU, LSTM, BayesNet, OrderAgnosticMADE, PixelCNN, Transformer, WaveNet
 from seriatim.nested import Nested
-from seriatim.tasks import generate, generate_scored, grow, stream
+from seriatim.tasks import beam_search, complete, follow, generate, generate_scored, grow, stream
 
 ROWS = 16
 LOOKED_UP = {"lstm_symbols": "rnn.weight_ih_l0", "wavenet": "first", "transformer": "table"}  # by symbols: no products
@@ -76,6 +78,33 @@ def test_every_job_takes_it():
     torch.testing.assert_close(scored.log_prob, near.log_prob(wanted).double(), rtol=0, atol=1e-3)
     free = OrderAgnosticMADE((9,), hidden_features=(6,)).ensemble(2)
     assert free.sample((3,), seed=0, precision="bf16-weights").shape == (3, 9)
+
+
+def test_search_following_and_completion_take_it():
+    model = drawn(MODELS["lstm_symbols"](), std=0.3)
+    near = rounded(model, LOOKED_UP["lstm_symbols"])
+    half: dict[str, Any] = {"precision": "bf16-weights"}
+    found, wanted = (
+        beam_search(own, num_beams=3, max_length=40, **options)[0][0] for own, options in ((model, half), (near, {}))
+    )
+    assert torch.equal(found.values, wanted.values)
+    assert found.log_prob == pytest.approx(wanted.log_prob, abs=1e-3)
+    assert found.log_prob != beam_search(model, num_beams=3, max_length=40)[0][0].log_prob
+    values = near.sample((2,), seed=SEED)[:, :30]
+    terms = list(follow(model, values.T, num=2, **half))
+    torch.testing.assert_close(
+        torch.tensor(np.stack(terms, axis=1)), near(length=30).log_prob_terms(values), rtol=0, atol=1e-4
+    )
+    image = drawn(MODELS["image"](), std=0.3)
+    rows, exact = torch.ones(1, 6, 6), rounded(image, None)
+    done, other = (
+        complete(own, rows, "top", num=4, seed=0, **options) for own, options in ((image, half), (exact, {}))
+    )
+    # The pixels that are given are read in full, so that only most of what is drawn is that of the rounded model.
+    assert (done.samples == other.samples).float().mean() > 0.9
+    tree = BayesNet((3,), 2, [(), (0,), (1,)])
+    with pytest.raises(ValueError, match="precision: expected 'float32' for a tree that is swept, got 'bf16-weights'"):
+        complete(tree, torch.zeros(1, 3), torch.tensor([False, True, False]), **half)
 
 
 def test_it_is_refused_where_nothing_is_rounded():

@@ -14,6 +14,7 @@ from seriatim.cli.options import (
     DeviceOption,
     JsonOption,
     OutOption,
+    PrecisionOption,
     RowsArgument,
     RunArgument,
     SeedOption,
@@ -54,6 +55,7 @@ def run(
     out: OutOption = None,
     context: ContextOption = None,
     batch_size: BatchOption = 256,
+    precision: PrecisionOption = "float32",
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     json: JsonOption = False,
@@ -79,7 +81,8 @@ def run(
     observed = observed_mask(own, region, mask, given)
     read = read_rows(own, file, split, hidden_values(own, observed)).first(rows)
     joint = own.joint(contexts(own, context, read))
-    done = complete(joint, read.x, observed, num=num, seed=seed, batch_size=batch_size)
+    options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "precision": precision}
+    done = complete(joint, read.x, observed, num=num, **options)
     truth = true_log_prob(joint, read, observed) if json or suffix in (".png", ".npy") else []
     if json:
         facts = {"run": str(path), "file": file, "exactness": done.exactness, "seed": seed, "observed": observed}

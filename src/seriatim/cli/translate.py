@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from seriatim.cli.errors import UserError
-from seriatim.cli.options import DeviceOption, JsonOption, OutOption, RunArgument, SeedOption
+from seriatim.cli.options import DeviceOption, JsonOption, OutOption, PrecisionOption, RunArgument, SeedOption
 from seriatim.cli.output import say, show, show_json, write_file
 
 if TYPE_CHECKING:
@@ -62,11 +62,12 @@ class Sampling:
 
 
 class Limits(NamedTuple):
-    """How long sources and targets may be, in tokens, and how many sources are computed at a time."""
+    """How long sources and targets may be, in tokens, how many sources go together, and the precision of matrices."""
 
     max_source: int
     max_length: int
     batch_size: int
+    precision: str = "float32"
 
 
 class Target(NamedTuple):
@@ -124,6 +125,7 @@ def run(
         int, typer.Option("--max-source", min=1, help="Tokens of a source; what is longer is cut, and said.")
     ] = _LONGEST,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sources at a time.")] = 32,
+    precision: PrecisionOption = "float32",
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
@@ -144,7 +146,7 @@ def run(
     own = open_run(path, device)
     if not of_pairs(own):
         raise UserError(f"RUN: expected a model of pairs, which turns a source into a target, got {path}")
-    limits = Limits(max_source, max_length or own.model.event_shape[0], batch_size)
+    limits = Limits(max_source, max_length or own.model.event_shape[0], batch_size, precision)
     lines = translated(own, read_lines(file), how, limits)
     if json:
         found = [as_dict(line, how) for line in lines]
@@ -257,7 +259,7 @@ def _searched(run: Run, sources: list[np.ndarray], how: Search, limits: Limits) 
     """Return the most probable targets of each source."""
     from seriatim.cli.pairs import search
 
-    options = {"max_length": limits.max_length, "batch_size": limits.batch_size}
+    options = {"max_length": limits.max_length, "batch_size": limits.batch_size, "precision": limits.precision}
     decode = run.model.codec.decode
     return [
         [Target(decode(one.values.cpu().numpy()), one.log_prob, one.score, one.finished) for one in own]
@@ -282,6 +284,7 @@ def _sampled(run: Run, sources: list[np.ndarray], how: Sampling, limits: Limits,
         seed=how.seed,
         first_row=done * how.num,
         batch_size=limits.batch_size,
+        precision=limits.precision,
         controls=how.controls,
         length=limits.max_length,
     )

@@ -18,7 +18,7 @@ from seriatim.model import AutoregressiveModel
 from seriatim.tasks.rows import Joint, as_joint, in_eval_mode, take
 
 if TYPE_CHECKING:
-    from seriatim.engine import Engine, Program
+    from seriatim.engine import Engine, Precision, Program
 
 
 _GREEDY = 8  # positions that rows side by side are run between looks at which have ended
@@ -51,6 +51,7 @@ def beam_search(
     n_best: int = 1,
     batch_size: int = 64,
     engine: Engine = "auto",
+    precision: Precision = "float32",
 ) -> list[list[Hypothesis]]:
     """Find probable sequences of symbols: of all continuations of `num_beams` sequences, keep the most probable.
 
@@ -69,6 +70,7 @@ def beam_search(
         n_best: how many to return, at most; up to `num_beams`.
         batch_size: rows at a time. Sources of like lengths side by side are faster.
         engine: as for `Autoregressive.sample`, a program being one lowered with `draw=False`: it finds the same.
+        precision: "bf16-weights" searches sooner, in a model whose matrices are rounded to bfloat16, natively only.
 
     Returns:
         For each row (one for a batch shape of ()) its hypotheses, the best first: fewer than `n_best` where there are
@@ -107,7 +109,8 @@ def beam_search(
     found = []
     with in_eval_mode(joint):
         beams = min(count, batch_size) * num_beams
-        program = native_engine.choose(joint.model, beams, engine, joint.order, draw=False).program
+        asked: dict[str, Any] = {"draw": False, "precision": precision}
+        program = native_engine.choose(joint.model, beams, engine, joint.order, **asked).program
         for index in torch.arange(count).split(batch_size):
             own = take(joint, index)
             assert isinstance(own, Autoregressive)

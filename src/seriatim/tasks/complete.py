@@ -21,7 +21,7 @@ from seriatim.tasks.sampler import Sampler
 from seriatim.tasks.tree import Beliefs, is_tree
 
 if TYPE_CHECKING:
-    from seriatim.engine import Engine
+    from seriatim.engine import Engine, Precision
 
 REGIONS = ("top", "bottom", "left", "right", "center", "border")
 """Names of the parts of an image that may be given."""
@@ -95,6 +95,7 @@ def complete(
     context: Any = None,
     batch_size: int = 256,
     engine: Engine = "auto",
+    precision: Precision = "float32",
 ) -> Completion:
     """Draw exact completions of rows whose observed values are kept.
 
@@ -116,10 +117,12 @@ def complete(
         batch_size: completions at a time.
         engine: "auto", "native" or "reference", as for `Autoregressive.sample`: the completions are the same. A tree
             is swept, whatever the engine.
+        precision: as for `generate`; log p is that of the rounded model, whose state begins as the exact one's.
 
     Raises:
         ValueError: a pattern that is not exact for this model (the message says why and which are), a mask of a
-            wrong shape, observed values outside the support, or "native" for a model without it.
+            wrong shape, observed values outside the support, "native" for a model without it, or "bf16-weights" for a
+            tree that is swept.
 
     Example:
         >>> from seriatim.models import MADE
@@ -135,7 +138,7 @@ def complete(
     places = mask.reshape(*mask.shape, *[1] * (rows.ndim - 1 - mask.ndim))
     filled = _checked(joint, rows, places)
     seed = random_seed() if seed is None else seed
-    drawn, totals = _draw(joint, filled, mask, num, Sampler(seed, engine, scored=True), batch_size)
+    drawn, totals = _draw(joint, filled, mask, num, Sampler(seed, engine, scored=True, precision=precision), batch_size)
     if joint.model.head.discrete or rows.is_floating_point():
         drawn = drawn.to(rows.dtype)
     return Completion(torch.where(places, rows.cpu(), drawn), totals, mask, exactness)
@@ -148,6 +151,8 @@ def _draw(
     index = torch.arange(len(rows)).repeat_interleave(num)
     addresses = (index << 16) + torch.arange(num).repeat(len(rows))
     is_tree_sweep = isinstance(joint.model, BayesNet) and not _is_prefix(joint.order, mask)
+    if is_tree_sweep and sampler.precision != "float32":
+        raise ValueError(f"precision: expected 'float32' for a tree that is swept, got {sampler.precision!r}")
     draw = _complete_tree if is_tree_sweep else _complete_prefix
     values, log_prob = [], []
     with torch.no_grad(), in_eval_mode(joint):

@@ -18,7 +18,7 @@ from seriatim.tasks.sampler import joint_of, one_order
 from seriatim.tasks.steps import steps
 
 if TYPE_CHECKING:
-    from seriatim.engine import Engine, Program
+    from seriatim.engine import Engine, Precision, Program
 
 
 def follow(
@@ -29,6 +29,7 @@ def follow(
     *,
     length: int | None = None,
     engine: Engine = "auto",
+    precision: Precision = "float32",
 ) -> Iterator[np.ndarray]:
     """Score sequences side by side while they come, value by value: a machine that is watched, a game that is played.
 
@@ -44,6 +45,7 @@ def follow(
         context: one for all sequences, (*context event), or one for each, (num, *context event).
         length: how many values at most, where the network runs over any length; the model's own if None.
         engine: as for `Autoregressive.sample`, a program being one lowered with `draw=False`: the terms are the same.
+        precision: "bf16-weights" scores sooner, by a model whose matrices are rounded to bfloat16, natively only.
 
     Yields:
         (num,) float32 for each value.
@@ -66,7 +68,7 @@ def follow(
     own = take(joint, torch.arange(num))
     assert isinstance(own, Autoregressive)
     with evaluating(own.model):
-        program = native_engine.choose(own.model, num, engine, own.order, draw=False).program
+        program = native_engine.choose(own.model, num, engine, own.order, draw=False, precision=precision).program
     return _terms(own, values, program)
 
 
