@@ -277,16 +277,16 @@ def _sampled(run: Run, sources: list[np.ndarray], how: Sampling, limits: Limits,
 
     model = run.model
     assert isinstance(model, SequenceModel)
+    options: dict[str, Any] = {"batch_size": limits.batch_size, "precision": limits.precision}
     x, log_prob, log_q = generate_scored(
         model,
         len(sources) * how.num,
         padded(sources).repeat_interleave(how.num, dim=0),
         seed=how.seed,
         first_row=done * how.num,
-        batch_size=limits.batch_size,
-        precision=limits.precision,
         controls=how.controls,
         length=limits.max_length,
+        **options,
     )
     lengths = model.lengths(x).tolist()
     found = [
