@@ -36,8 +36,8 @@ def transformer(length=5, head=None, **options):
 
 def translator(length=5, **options):
     """A model of targets given sources of five symbols."""
-    own = {name: options.pop(name) for name in ("kernel_size", "count_from") if name in options}
-    encoder = source_encoder(norm=options.get("norm", "post"), **own)
+    kernel_size = options.pop("kernel_size", 1)
+    encoder = source_encoder(norm=options.get("norm", "post"), kernel_size=kernel_size)
     return transformer(length, encoder=encoder, **options)
 
 
@@ -169,9 +169,9 @@ def test_the_decoder_is_torchs_own(norm, activation):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("options", [{}, {"kernel_size": 5}, {"count_from": "end"}], ids=["plain", "nearest", "end"])
-def test_padding_of_sources_and_of_targets_never_leaks(options, dtype):
-    model = translator(6, **options).to(dtype)
+@pytest.mark.parametrize("kernel_size", [1, 5])
+def test_padding_of_sources_and_of_targets_never_leaks(kernel_size, dtype):
+    model = translator(6, kernel_size=kernel_size).to(dtype)
     assert_padding_never_leaks(model)
 
 
@@ -189,9 +189,9 @@ def assert_padding_never_leaks(model):
         assert bool((together[row, n:] == 0).all())
 
 
-@pytest.mark.parametrize("options", [{"kernel_size": 5}, {"count_from": "end"}], ids=["nearest", "end"])
-def test_padding_of_sources_sends_no_gradient(options):
-    model, found = translator(**options), []
+@pytest.mark.parametrize("kernel_size", [1, 5])
+def test_padding_of_sources_sends_no_gradient(kernel_size):
+    model, found = translator(kernel_size=kernel_size), []
     for source in (SOURCES[1:2], SOURCES[1:2, :2]):
         model.zero_grad()
         model(source).log_prob(torch.tensor([[1, 2, -1, -1, -1]])).sum().backward()
@@ -209,18 +209,6 @@ def test_the_nearest_symbols_of_a_source_are_summed_before_the_layers():
     for s in range(3):
         near = sum(weights[j + 1] * vectors[s + j] for j in (-1, 0, 1) if 0 <= s + j < 3)
         torch.testing.assert_close(given[0][0, s], vectors[s] + near)
-
-
-def test_positions_counted_from_the_end_of_a_source_know_what_comes_last():
-    encoder, context = source_encoder(count_from="end").double(), torch.tensor([[3, 1, 4], [2, 1, -1]])
-    given = []
-    encoder.layers[0].register_forward_pre_hook(lambda layer, inputs: given.append(inputs[0]))
-    encoder(context)
-    codes = sinusoids(0, 3, 8)
-    for row, length in ((0, 3), (1, 2)):
-        for s in range(length):
-            vector = math.sqrt(8) * encoder.table[context[row, s]] + codes[length - 1 - s]
-            torch.testing.assert_close(given[0][row, s], vector)
 
 
 def test_keys_and_values_of_the_source_are_projected_once_for_a_whole_sequence():
@@ -436,8 +424,6 @@ def test_options_are_checked():
             Transformer((4,), **{**SIZES, **options})
     with pytest.raises(ValueError, match="num_symbols: expected 1 or more, got 0"):
         SourceEncoder(0)
-    with pytest.raises(ValueError, match="count_from: expected 'start' or 'end', got 'middle'"):
-        SourceEncoder(5, count_from="middle")
     for size in (0, 4):
         with pytest.raises(ValueError, match=f"kernel_size: expected an odd number, 1 or more, got {size}"):
             SourceEncoder(5, kernel_size=size)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import warnings
 
+import numpy as np
 import pytest
 import torch
 
 from seriatim.autoregressive import rollout
 from seriatim.context import Labels
 from seriatim.ending import Ending
-from seriatim.engine import Ranker
+from seriatim.engine import Ranker, cpu
 from seriatim.heads import Bernoulli, Categorical, Tokens
 from seriatim.models import LSTM, MADE, OrderAgnosticMADE, SourceEncoder, Transformer, WaveNet
 from seriatim.order import Order, RandomOrder, Scan
@@ -81,6 +83,21 @@ def test_one_beam_is_the_greedy_choice():
         assert own[0].values.tolist() == row[row >= 0].tolist()
         assert own[0].log_prob == pytest.approx(wanted.item(), abs=1e-9)
         assert own[0].finished == bool((row < 0).any())
+
+
+def test_a_greedy_search_that_ends_early_reads_no_memory_that_was_never_written(monkeypatch):
+    model = translator(8, seed=1).float()
+    with torch.no_grad():
+        model.network.output_bias[0] = 30.0  # all sequences end at once
+
+    def filled(shape, *args, **kwargs):
+        return np.full(shape, np.nan)
+
+    monkeypatch.setattr(cpu.np, "empty", filled)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = beam_search(model, SOURCES, num_beams=1, engine="native")
+    assert [len(own[0].values) for own in found] == [0] * len(SOURCES)
 
 
 @pytest.mark.parametrize("num_beams", [2, 3])

@@ -434,9 +434,7 @@ ZOO: dict[str, Callable[[], Made]] = {
             (4,),
             Ending(Tokens(3)),
             **TRANSFORMER,
-            encoder=models.SourceEncoder(
-                3, 6, num_layers=1, num_heads=2, feedforward_features=5, dropout=0.2, count_from="end"
-            ),
+            encoder=models.SourceEncoder(3, 6, num_layers=1, num_heads=2, feedforward_features=5, dropout=0.2),
         ),
         padded_sources,
     ),

@@ -92,7 +92,7 @@ def model_of(entry: Entry, data: Sequences) -> Transformer:
     size = entry.sizes["hidden_features"]
     inner = {name: value for name, value in entry.sizes.items() if name != "hidden_features"}
     assert data.codec is not None
-    encoder = SourceEncoder(data.codec.levels, size, **inner, **shared, kernel_size=NEAREST, count_from="end")
+    encoder = SourceEncoder(data.codec.levels, size, **inner, **shared, kernel_size=NEAREST)
     longest = int(max(own.lengths.max() for own in data.splits.values())) + 1
     head = Ending(Tokens(data.codec.levels))
     return Transformer((longest,), head, hidden_features=size, **inner, **shared, encoder=encoder)

@@ -121,7 +121,7 @@ class Session:
         module = kernels()
         if module is None:
             raise RuntimeError("engine: expected numba, but it cannot be loaded")
-        numbers = np.empty((len(self.rows), count, program.width))
+        numbers = np.zeros((len(self.rows), count, program.width))  # rows that have ended leave the rest as it is
         scores = np.zeros((len(self.rows), count if log_probs else 0, 2))
         self._sample(module, numbers, scores)
         values = program.decode(torch.from_numpy(numbers), first)

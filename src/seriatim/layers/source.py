@@ -87,9 +87,6 @@ class SourceEncoder(Encoder):
 
         v_s = sqrt(F) E[c_s] + p_s,    memory = layers(v_s + sum_j w_j * v_s+j)
 
-    p_s is the code of s, or, counted from the end, of S - 1 - s: what stands last in a source then has the same code
-    however long the source is, as the latest facts of a story before a question.
-
     The sum over the nearest symbols, one weight for each feature and distance, is there with a kernel above 1. It tells
     every symbol of its phrase before the first attention, which layers of attention by themselves learn late.
 
@@ -106,7 +103,6 @@ class SourceEncoder(Encoder):
         activation: inside that map.
         norm: "post", after each residual, or "pre", before what it adds, and once at the end.
         dropout: the rate on vectors of symbols, on attention weights and on what each residual adds, in training.
-        count_from: "start" or "end", where positions are counted from.
         kernel_size: symbols that the sum sees, the own one in the middle, an odd number; 1 for no sum.
 
     Raises:
@@ -135,18 +131,15 @@ class SourceEncoder(Encoder):
         activation: Activation = "relu",
         norm: Norm = "post",
         dropout: float = 0.0,
-        count_from: Literal["start", "end"] = "start",
         kernel_size: int = 1,
     ) -> None:
         super().__init__()
         check_options(num_layers, norm, activation, dropout)
-        if count_from not in ("start", "end"):
-            raise ValueError(f"count_from: expected 'start' or 'end', got {count_from!r}")
         if num_symbols < 1:
             raise ValueError(f"num_symbols: expected 1 or more, got {num_symbols}")
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size: expected an odd number, 1 or more, got {kernel_size}")
-        self.num_symbols, self.num_features, self.count_from = num_symbols, num_features, count_from
+        self.num_symbols, self.num_features = num_symbols, num_features
         inside = feedforward_features or 4 * num_features
         self.layers = nn.ModuleList(
             EncoderLayer(num_features, num_heads, inside, activation=activation, norm=norm, dropout=dropout)
@@ -179,8 +172,7 @@ class SourceEncoder(Encoder):
         longest = int(mask.sum(1).max()) if len(mask) else 0
         context, mask = context[:, :longest], mask[:, :longest]
         x = math.sqrt(self.num_features) * F.embedding(context.clamp_min(0).long(), self.table)
-        codes = sinusoids(0, longest, self.num_features, x.device).to(x)
-        x = x + (codes if self.count_from == "start" else codes[_from_end(mask)])
+        x = x + sinusoids(0, longest, self.num_features, x.device).to(x)
         x = self.dropout(self._with_nearest(x, mask))
         for layer in self.layers:
             x = layer(x, mask)
@@ -194,11 +186,6 @@ class SourceEncoder(Encoder):
 
     def extra_repr(self) -> str:
         return f"{self.num_symbols}, {self.num_features}"
-
-
-def _from_end(mask: Tensor) -> Tensor:
-    """Return how many symbols come after each, (B, S); padding counts as the last."""
-    return (mask.sum(1, keepdim=True) - 1 - torch.arange(mask.shape[1], device=mask.device)).clamp_min(0)
 
 
 def check_options(num_layers: int, norm: str, activation: str, dropout: float) -> None:
