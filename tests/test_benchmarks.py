@@ -72,8 +72,8 @@ def test_generation_is_measured_beside_the_machine():
     gigas, rates = row["machine"], row["per_s"]
     limit = 1e9 * min(gigas["sgemm"] / (2 * macs), 3 * gigas["reading"] / (4 * macs))
     assert row["limit_per_s"] == pytest.approx(limit, rel=0.01)
-    assert row["of_limit"] == pytest.approx(rates["native"] / limit, rel=0.01)
-    assert row["ratios"]["rollout"] == pytest.approx(rates["native"] / rates["rollout"], rel=0.01)
+    assert row["of_limit"] == pytest.approx(rates["native"] / limit, rel=0.01, abs=6e-4)  # three digits are kept
+    assert row["ratios"]["rollout"] == pytest.approx(rates["native"] / rates["rollout"], rel=0.01, abs=6e-4)
     assert set(rates) == {"native", "rollout", "passes", "wavenet_vocoder"}
 
 
