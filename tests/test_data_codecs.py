@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sequence_checks import VERSE
 from seriatim.data import (
     BytePairs,
     Bytes,
@@ -25,7 +26,6 @@ pytest.importorskip("tokenizers")
 
 RNG = np.random.default_rng(0)
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
-VERSE = "Who's there?\nNay, answer me: stand, and unfold yourself.\n" * 20
 PAIRS = BytePairs.of([VERSE], levels=280)
 CODECS: list[Any] = [
     Bytes(),

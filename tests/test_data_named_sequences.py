@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import gzip
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from scipy.io import savemat
 
+from sequence_checks import TONE, VERSE, pairs_of, sequences, texts_of
 from seriatim.data import (
     Bytes,
-    Sequences,
     load,
     write_audio,
 )
@@ -22,29 +20,7 @@ from seriatim.data.named_sequences import BABI_TASKS
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("tokenizers")
 
-TONE = (0.5 * np.sin(np.arange(4000) / 7)).astype(np.float32)
 RNG = np.random.default_rng(0)
-VERSE = "Who's there?\nNay, answer me: stand, and unfold yourself.\n" * 20
-
-
-def sequences(*args: Any, **options: Any) -> Sequences:
-    data = load(*args, **options)
-    assert isinstance(data, Sequences)
-    json.dumps(data.provenance)
-    return data
-
-
-def texts_of(data: Sequences, split: str) -> list[str]:
-    assert data.codec is not None
-    return [data.codec.decode(values) for values in data.splits[split]]
-
-
-def pairs_of(data: Sequences, split: str) -> list[tuple[str, str]]:
-    assert data.codec is not None
-    assert data.source_codec is not None
-    assert data.sources is not None
-    sources = [data.source_codec.decode(values) for values in data.sources[split]]
-    return list(zip(sources, texts_of(data, split), strict=True))
 
 
 def test_tiny_shakespeare(tmp_path: Path) -> None:

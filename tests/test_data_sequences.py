@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sequence_checks import TONE, VERSE, pairs_of, sequences, texts_of
 from seriatim.data import (
     BytePairs,
     Bytes,
     Roll,
-    Sequences,
     Standardised,
     TextCodec,
     load,
@@ -25,25 +24,11 @@ from seriatim.data import (
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("tokenizers")
 
-TONE = (0.5 * np.sin(np.arange(4000) / 7)).astype(np.float32)
 RNG = np.random.default_rng(0)
-VERSE = "Who's there?\nNay, answer me: stand, and unfold yourself.\n" * 20
 PAIRS = BytePairs.of([VERSE], levels=280)
 
 
-def sequences(*args: Any, **options: Any) -> Sequences:
-    data = load(*args, **options)
-    assert isinstance(data, Sequences)
-    json.dumps(data.provenance)
-    return data
-
-
 # --- text -----------------------------------------------------------------------------------------------------------
-
-
-def texts_of(data: Sequences, split: str) -> list[str]:
-    assert data.codec is not None
-    return [data.codec.decode(values) for values in data.splits[split]]
 
 
 @pytest.mark.parametrize("tokens, unit", [("bytes", "byte"), ("characters", "character"), ("bpe:300", "token")])
@@ -235,14 +220,6 @@ def test_series_that_are_refused(tmp_path: Path) -> None:
 
 
 # --- pairs ----------------------------------------------------------------------------------------------------------
-
-
-def pairs_of(data: Sequences, split: str) -> list[tuple[str, str]]:
-    assert data.codec is not None
-    assert data.source_codec is not None
-    assert data.sources is not None
-    sources = [data.source_codec.decode(values) for values in data.sources[split]]
-    return list(zip(sources, texts_of(data, split), strict=True))
 
 
 @pytest.mark.parametrize("tokens", ["bytes", "characters", "bpe:270"])

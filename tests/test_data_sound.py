@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from scipy.signal import resample_poly
 
+from sequence_checks import TONE, sequences
 from seriatim.data import (
     MuLaw,
     Pcm,
-    Sequences,
     load,
     read_audio,
     read_blocks,
@@ -26,15 +24,7 @@ from seriatim.data import (
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("tokenizers")
 
-TONE = (0.5 * np.sin(np.arange(4000) / 7)).astype(np.float32)
 RNG = np.random.default_rng(0)
-
-
-def sequences(*args: Any, **options: Any) -> Sequences:
-    data = load(*args, **options)
-    assert isinstance(data, Sequences)
-    json.dumps(data.provenance)
-    return data
 
 
 @pytest.mark.parametrize("ending", ["wav", "flac", "ogg"])
