@@ -60,7 +60,9 @@ def test_spoken_digits_from_both_layouts(tmp_path: Path) -> None:
     archived = sequences("fsdd", data_dir=tmp_path, encoding="16-bit")
     assert archived.provenance["path"].endswith("fsdd.npz")
     assert archived.digest == data.digest
-    np.testing.assert_array_equal(archived.labels["train"], data.labels["train"])  # type: ignore[index]
+    assert archived.labels is not None
+    assert data.labels is not None
+    np.testing.assert_array_equal(archived.labels["train"], data.labels["train"])
     half = sequences("fsdd", data_dir=tmp_path, rate=4000)
     assert (half.rate, half.train.lengths[0]) == (4000, -(-len(clips[10]) // 2))
 
