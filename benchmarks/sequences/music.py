@@ -73,8 +73,12 @@ SIZES = {
     "nottingham": Sizes(256, 0.3, 2, 10, chunk=200),
     "piano": Sizes(256, 0.4, 3, 12, chunk=200),
 }
-# Dropout lets the convolutions learn for longer.
-EPOCHS = {("jsb", "WaveNet, independent"): 48}
+# Dropout lets the convolutions learn for longer; ten epochs leave independent notes of Nottingham unfinished.
+EPOCHS = {
+    ("jsb", "WaveNet, independent"): 48,
+    ("nottingham", "LSTM, independent"): 30,
+    ("nottingham", "WaveNet, independent"): 30,
+}
 
 
 def independent() -> Head:

@@ -186,6 +186,7 @@ class Autoregressive(td.Distribution):
         x = self.order.to_positions(rows.to(self.model.device))
         if len(x):
             y, _ = self.model.network(self.model.shifted(x, self.order), self.initial_state(lead))
+            y = self.model.cast(y)  # mixed precision ends here: log p is a long sum
         else:  # no row, so no state to read a position from
             y = torch.zeros(*x.shape[:2], self.model.head.num_params, dtype=self.model.dtype, device=x.device)
         return x.unflatten(0, lead or (1,)), y.unflatten(0, lead or (1,)), lead

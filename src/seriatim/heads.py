@@ -360,9 +360,10 @@ class MultivariateNormal(Head):
         loc, log_diagonal, below = params.split([n, n, self.num_params - 2 * n], dim=-1)
         diagonal = torch.diag_embed(_scale(log_diagonal, self.min_scale))
         rows, columns = torch.tril_indices(n, n, offset=-1, device=params.device)
-        # One-hot matrices place the entries below the diagonal: a sum, so gradients and vmap need no special case.
+        # One-hot matrices place the entries below the diagonal: a sum, so gradients and vmap need no special case; no
+        # product of matrices, which mixed precision would round.
         places = F.one_hot(rows * n + columns, n * n).to(params.dtype)
-        scale_tril = diagonal + (below @ places).unflatten(-1, (n, n))
+        scale_tril = diagonal + (below[..., None] * places).sum(-2).unflatten(-1, (n, n))
         return d.MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)
 
     @property

@@ -69,7 +69,7 @@ class Reading:
         y, self.state = self.model.network(torch.cat([self.input, features[:, :-1]], dim=1), self.state)
         self.input = features[:, -1:]
         self.position += n
-        return self.model.head(y, places)
+        return self.model.head(self.model.cast(y), places)  # mixed precision ends here: log p is a long sum
 
     def detach(self) -> None:
         """Cut what was read from the gradient graph."""
