@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PY) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'seriatim needs Python 3.11 or newer')"
 	$(PY) -m venv .venv
 	$(BIN)/python -m pip install -q "uv>=0.7"
-	$(BIN)/uv pip install -q --python $(BIN)/python $(BACKEND) -c constraints.txt -e ".[all]" --group dev
+	$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python $(BACKEND) -c constraints.txt -e ".[all]" --group dev
 	touch $@
 
 demo: $(STAMP)

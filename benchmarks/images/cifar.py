@@ -76,7 +76,7 @@ ENTRIES: dict[str, tuple[Callable[[tuple[int, ...]], AutoregressiveModel], Train
     "GatedPixelCNN, sub-pixel, logistics": (subpixel, config(8, 16, 2e-3, gradient_clip=2000.0, ema_decay=0.99)),
     "GatedPixelCNN, sub-pixel, 256 categories": (
         subpixel_categories,
-        config(8, 16, 2e-3, gradient_clip=2000.0, ema_decay=0.99),
+        config(8, 16, 2e-3, gradient_clip=2000.0, ema_decay=0.99, precision="bf16-mixed"),
     ),
     "GatedPixelCNN, channel mixture": (channel_mixture, config(12, 16, 2e-3, gradient_clip=2000.0, ema_decay=0.99)),
     "GatedPixelCNN, nested NADE": (nested, config(12, 16, 2e-3, gradient_clip=2000.0, ema_decay=0.99)),

@@ -39,6 +39,7 @@ def measure() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as cache:
         source = str(Path(__file__).parents[2] / "src")
         environment = {**os.environ, "NUMBA_CACHE_DIR": cache, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # Python's default: what is imported is compiled once
         compiled, cached, others = (
             round(float(subprocess.run([sys.executable, "-c", code], env=environment, **_TEXT).stdout), 2)
             for code in (CODE, CODE, ALL)

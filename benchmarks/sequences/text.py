@@ -57,7 +57,7 @@ ENTRIES = {
     "LSTM 512": Entry(lambda k: LSTM((256,), Categorical(k), hidden_features=512, dropout=0.3), config(9, 3e-3), 1.60),
     "GRU 512": Entry(lambda k: GRU((256,), Categorical(k), hidden_features=512, dropout=0.3), config(10, 2e-3), 1.60),
     "RNN 512": Entry(lambda k: RNN((256,), Categorical(k), hidden_features=512, dropout=0.1), config(16, 5e-4)),
-    "WaveNet 2x6x128": Entry(_wavenet, config(6, 2e-3)),
+    "WaveNet 2x6x128": Entry(_wavenet, config(8, 2e-3, precision="bf16-mixed")),
 }
 
 
