@@ -23,7 +23,7 @@ LEVELS: list[set[str]] = [
     {"autoregressive"},
     {"ensemble"},
     {"model"},
-    {"layers", "ending", "reading"},
+    {"layers", "ending", "symbols", "reading"},
     {"nested", "independent", "channels", "columns", "models"},
     {"tasks"},
     {"data", "cards", "runs", "training", "report"},

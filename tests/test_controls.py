@@ -24,8 +24,8 @@ from seriatim.heads import (
 )
 from seriatim.independent import Independent
 from seriatim.models import NADE
-from seriatim.models.bayesnet import SymbolsOrMissing
 from seriatim.nested import Nested
+from seriatim.symbols import SymbolsOrMissing
 from test_tasks import roughened
 
 SETTINGS = [

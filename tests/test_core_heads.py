@@ -25,9 +25,9 @@ from seriatim.heads import (
 )
 from seriatim.model import AutoregressiveModel
 from seriatim.models import FVSBN, MADE, NADE, NeuralConditionals, OrderAgnosticMADE
-from seriatim.models.bayesnet import Symbols
 from seriatim.nested import Nested
 from seriatim.order import Order
+from seriatim.symbols import Symbols
 from zoo import ZOO, model_of
 
 ROWS = 400

@@ -24,9 +24,9 @@ from seriatim.heads import (
 )
 from seriatim.independent import Independent
 from seriatim.models import GRU, LSTM, MADE, NADE, BayesNet, Transformer
-from seriatim.models.bayesnet import SymbolsOrMissing
 from seriatim.nested import Nested
 from seriatim.noise import uniforms
+from seriatim.symbols import SymbolsOrMissing
 from seriatim.tasks import beam_search, generate, generate_scored
 from test_engine_endings import seldom
 

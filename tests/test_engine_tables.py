@@ -21,8 +21,8 @@ from seriatim.heads import Bernoulli, Categorical, Head, MultivariateNormal
 from seriatim.layers import CausalConv1d
 from seriatim.model import AutoregressiveModel
 from seriatim.models import FVSBN, LSTM, MADE, NADE, BayesNet, FullTable, OrderAgnosticMADE
-from seriatim.models.bayesnet import Symbols, SymbolsOrMissing
 from seriatim.order import Order, RandomOrder
+from seriatim.symbols import Symbols, SymbolsOrMissing
 
 KINDS = [
     {"kind": "categorical", "num_categories": 4},

@@ -48,9 +48,9 @@ from seriatim.models import (
     PixelSNAIL,
     RowLSTM,
 )
-from seriatim.models.bayesnet import Symbols, SymbolsOrMissing
 from seriatim.nested import Nested
 from seriatim.order import Order, RandomOrder, Scan
+from seriatim.symbols import Symbols, SymbolsOrMissing
 
 Made = AutoregressiveModel | tuple[AutoregressiveModel, Callable[[int], Tensor]]
 

@@ -94,7 +94,7 @@ def compared(run: Run, test: Any) -> list[Baseline]:
     """Return the baselines for a run, fitted to its training rows, but the one that is the run's own model."""
     import numpy as np
 
-    from seriatim.models.bayesnet import Symbols
+    from seriatim.symbols import Symbols
     from seriatim.tasks import baselines
     from seriatim.tasks.baselines import BASELINES
 

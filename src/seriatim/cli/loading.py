@@ -24,7 +24,7 @@ from seriatim.context import Labels, Vector
 from seriatim.data import Dataset, Schema, Sequences
 from seriatim.model import AutoregressiveModel
 from seriatim.models import OrderAgnosticMADE
-from seriatim.models.bayesnet import Symbols
+from seriatim.symbols import Symbols
 from seriatim.tasks.rows import Joint
 
 SPLITS = ("train", "valid", "test")
