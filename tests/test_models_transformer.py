@@ -18,7 +18,9 @@ from seriatim.context import Frames, Labels, SpatialMap
 from seriatim.ending import Ending, ValueOrEnd
 from seriatim.heads import Bernoulli, Categorical, Normal, Tokens
 from seriatim.layers import CrossAttention, LearnedPositions, SelfAttention, SinusoidalPositions
+from seriatim.layers.attention import SourceAttention
 from seriatim.layers.positions import rotate, sinusoids
+from seriatim.layers.source import EncoderLayer
 from seriatim.models import SourceEncoder, Transformer
 from zoo import padded_sources, randomised
 
@@ -36,11 +38,12 @@ def transformer(length=5, head=None, **options):
 
 def translator(length=5, **options):
     """A model of targets given sources of five symbols."""
-    kernel_size = options.pop("kernel_size", 1)
-    encoder = source_encoder(norm=options.get("norm", "post"), kernel_size=kernel_size)
+    own = options.pop("source", {})
+    encoder = source_encoder(norm=options.get("norm", "post"), **own)
     return transformer(length, encoder=encoder, **options)
 
 
+SOURCE_OPTIONS = {"plain": {}, "nearest": {"kernel_size": 5}, "rotary": {"positions": "rotary"}}
 SOURCES = torch.tensor([[0, 1, 2, 3, 4], [4, 2, -1, -1, -1], [1, -1, -1, -1, -1], [3, 3, 0, -1, -1]])
 
 
@@ -169,9 +172,9 @@ def test_the_decoder_is_torchs_own(norm, activation):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("kernel_size", [1, 5])
-def test_padding_of_sources_and_of_targets_never_leaks(kernel_size, dtype):
-    model = translator(6, kernel_size=kernel_size).to(dtype)
+@pytest.mark.parametrize("source", SOURCE_OPTIONS.values(), ids=SOURCE_OPTIONS)
+def test_padding_of_sources_and_of_targets_never_leaks(source, dtype):
+    model = translator(6, source=source).to(dtype)
     assert_padding_never_leaks(model)
 
 
@@ -189,9 +192,9 @@ def assert_padding_never_leaks(model):
         assert bool((together[row, n:] == 0).all())
 
 
-@pytest.mark.parametrize("kernel_size", [1, 5])
-def test_padding_of_sources_sends_no_gradient(kernel_size):
-    model, found = translator(kernel_size=kernel_size), []
+@pytest.mark.parametrize("source", SOURCE_OPTIONS.values(), ids=SOURCE_OPTIONS)
+def test_padding_of_sources_sends_no_gradient(source):
+    model, found = translator(source=source), []
     for source in (SOURCES[1:2], SOURCES[1:2, :2]):
         model.zero_grad()
         model(source).log_prob(torch.tensor([[1, 2, -1, -1, -1]])).sum().backward()
@@ -209,6 +212,33 @@ def test_the_nearest_symbols_of_a_source_are_summed_before_the_layers():
     for s in range(3):
         near = sum(weights[j + 1] * vectors[s + j] for j in (-1, 0, 1) if 0 <= s + j < 3)
         torch.testing.assert_close(given[0][0, s], vectors[s] + near)
+
+
+def test_rotary_attention_to_a_source_knows_distances_only():
+    """A phrase is read alike wherever it stands, where nothing else is in sight."""
+    layer = EncoderLayer(8, 2, 16, rotary=True).double()
+    generator = torch.Generator().manual_seed(0)
+    before, phrase = torch.randn(2, 3, 8, generator=generator, dtype=torch.float64)
+    sees = torch.tensor([False] * 3 + [True] * 3)
+    late = layer(torch.cat([before, phrase])[None], sees[None])[0, 3:]
+    torch.testing.assert_close(late, layer(phrase[None], sees[None, 3:])[0])
+    turned = layer(phrase.flip(0)[None], sees[None, 3:])[0].flip(0)
+    assert float((turned - late).detach().abs().max()) > 1e-3  # their order counts
+
+
+def test_rotary_weights_of_a_source_are_those_of_turned_queries_and_keys():
+    layer = SourceAttention(8, 2, rotary=True).double()
+    x = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    q, k, v = layer.qkv(x)[0].chunk(3, dim=-1)
+    pair, mixed = torch.view_as_complex, []
+    for head, part in enumerate((slice(0, 4), slice(4, 8))):
+        angles = torch.arange(5)[:, None] / 10000 ** (torch.arange(2) / 2)
+        turned = [pair(t[:, part].unflatten(1, (2, 2)).contiguous()) * torch.exp(1j * angles) for t in (q, k)]
+        weights = ((turned[0] @ turned[1].mH).real / 2).softmax(-1)
+        torch.testing.assert_close(layer.weights(x, torch.ones(1, 5, dtype=torch.bool))[0, head], weights)
+        mixed.append(weights @ v[:, part])
+    expected = layer.out(torch.cat(mixed, dim=1))
+    torch.testing.assert_close(layer(x, torch.ones(1, 5, dtype=torch.bool))[0], expected)
 
 
 def test_keys_and_values_of_the_source_are_projected_once_for_a_whole_sequence():
@@ -424,6 +454,10 @@ def test_options_are_checked():
             Transformer((4,), **{**SIZES, **options})
     with pytest.raises(ValueError, match="num_symbols: expected 1 or more, got 0"):
         SourceEncoder(0)
+    with pytest.raises(ValueError, match="positions: expected 'sinusoidal' or 'rotary', got 'learned'"):
+        SourceEncoder(5, positions="learned")
+    with pytest.raises(ValueError, match="rotary: expected heads of an even size, got 3"):
+        SourceEncoder(5, 6, num_heads=2, positions="rotary")
     for size in (0, 4):
         with pytest.raises(ValueError, match=f"kernel_size: expected an odd number, 1 or more, got {size}"):
             SourceEncoder(5, kernel_size=size)

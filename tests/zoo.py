@@ -446,7 +446,9 @@ ZOO: dict[str, Callable[[], Made]] = {
             positions="rotary",
             tied=True,
             **TRANSFORMER,
-            encoder=models.SourceEncoder(3, 4, num_layers=2, num_heads=1, activation="gelu", norm="pre", kernel_size=3),
+            encoder=models.SourceEncoder(
+                3, 4, num_layers=2, num_heads=1, activation="gelu", norm="pre", positions="rotary", kernel_size=3
+            ),
         ),
         padded_sources,
     ),

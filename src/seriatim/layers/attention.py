@@ -48,9 +48,7 @@ class SelfAttention(Causal):
 
     def __init__(self, num_features: int, num_heads: int, *, rotary: bool = False, dropout: float = 0.0) -> None:
         super().__init__()
-        _divides(num_features, num_heads)
-        if rotary and num_features // num_heads % 2:
-            raise ValueError(f"rotary: expected heads of an even size, got {num_features // num_heads}")
+        _divides(num_features, num_heads, rotary=rotary)
         self.num_features, self.num_heads, self.rotary, self.dropout = num_features, num_heads, rotary, dropout
         self.qkv = nn.Linear(num_features, 3 * num_features)
         self.out = nn.Linear(num_features, num_features)
@@ -83,7 +81,7 @@ class SelfAttention(Causal):
         """Return queries, keys and values of a chunk that begins at a position."""
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         if self.rotary:
-            q, k = (rotate(t.unflatten(-1, (self.num_heads, -1)), start).flatten(-2) for t in (q, k))
+            q, k = (_turned(t, start, self.num_heads) for t in (q, k))
         return q, k, v
 
     def lower(self, tape: Tape, x: Operand) -> Operand:
@@ -161,7 +159,11 @@ class SourceAttention(nn.Module):
     Args:
         num_features: F.
         num_heads: a divisor of F.
+        rotary: turn queries and keys by their positions (`rotate`); heads then have an even size.
         dropout: the rate on attention weights, in training.
+
+    Raises:
+        ValueError: heads of unequal size, or of an odd size that cannot turn.
 
     Reference: Attention Is All You Need (Vaswani et al., 2017).
 
@@ -170,23 +172,30 @@ class SourceAttention(nn.Module):
         torch.Size([1, 7, 8])
     """
 
-    def __init__(self, num_features: int, num_heads: int, *, dropout: float = 0.0) -> None:
+    def __init__(self, num_features: int, num_heads: int, *, rotary: bool = False, dropout: float = 0.0) -> None:
         super().__init__()
-        _divides(num_features, num_heads)
-        self.num_heads, self.dropout = num_heads, dropout
+        _divides(num_features, num_heads, rotary=rotary)
+        self.num_heads, self.rotary, self.dropout = num_heads, rotary, dropout
         self.qkv = nn.Linear(num_features, 3 * num_features)
         self.out = nn.Linear(num_features, num_features)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map (B, S, F) to (B, S, F)."""
-        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        q, k, v = self._projected(x)
         rate = self.dropout if self.training else 0.0
         return self.out(_attend(q, k, v, self.num_heads, mask=mask[:, None, None], dropout=rate))
 
     def weights(self, x: Tensor, mask: Tensor) -> Tensor:
         """Return what `forward` weighs the values of the source by: (B, heads, S, S), 0 at its padding."""
-        q, k, _ = self.qkv(x).chunk(3, dim=-1)
+        q, k, _ = self._projected(x)
         return _weights(q, k, self.num_heads, mask=mask[:, None, None])
+
+    def _projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of a source."""
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        if self.rotary:
+            q, k = (_turned(t, 0, self.num_heads) for t in (q, k))
+        return q, k, v
 
 
 Attention = SelfAttention | CrossAttention | SourceAttention
@@ -270,6 +279,13 @@ def _causal_mask(q: Tensor, k: Tensor, start: int) -> Tensor:
     return torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(start)
 
 
-def _divides(num_features: int, num_heads: int) -> None:
+def _turned(x: Tensor, start: int, num_heads: int) -> Tensor:
+    """Turn the heads of (B, n, F) by their positions, the first being `start`."""
+    return rotate(x.unflatten(-1, (num_heads, -1)), start).flatten(-2)
+
+
+def _divides(num_features: int, num_heads: int, *, rotary: bool = False) -> None:
     if num_features % num_heads:
         raise ValueError(f"num_heads: expected a divisor of {num_features}, got {num_heads}")
+    if rotary and num_features // num_heads % 2:
+        raise ValueError(f"rotary: expected heads of an even size, got {num_features // num_heads}")

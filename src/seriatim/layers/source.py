@@ -15,6 +15,7 @@ from seriatim.layers.positions import sinusoids
 
 Norm = Literal["post", "pre"]
 Activation = Literal["relu", "gelu"]
+SourcePositions = Literal["sinusoidal", "rotary"]
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 
@@ -63,11 +64,12 @@ class EncoderLayer(nn.Module):
         *,
         activation: Activation = "relu",
         norm: Norm = "post",
+        rotary: bool = False,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.norm = norm
-        self.attention = SourceAttention(num_features, num_heads, dropout=dropout)
+        self.attention = SourceAttention(num_features, num_heads, rotary=rotary, dropout=dropout)
         self.forwards = feed_forward(num_features, feedforward_features, activation)
         self.norms = nn.ModuleList(nn.LayerNorm(num_features) for _ in range(2))
         self.dropout = nn.Dropout(dropout)
@@ -87,6 +89,8 @@ class SourceEncoder(Encoder):
 
         v_s = sqrt(F) E[c_s] + p_s,    memory = layers(v_s + sum_j w_j * v_s+j)
 
+    Rotary positions add no p_s: attention turns queries and keys instead (`rotate`), and so knows distances only.
+
     The sum over the nearest symbols, one weight for each feature and distance, is there with a kernel above 1. It tells
     every symbol of its phrase before the first attention, which layers of attention by themselves learn late.
 
@@ -102,6 +106,7 @@ class SourceEncoder(Encoder):
         feedforward_features: inside the map of each symbol; 4 F if None.
         activation: inside that map.
         norm: "post", after each residual, or "pre", before what it adds, and once at the end.
+        positions: "sinusoidal" or "rotary".
         dropout: the rate on vectors of symbols, on attention weights and on what each residual adds, in training.
         kernel_size: symbols that the sum sees, the own one in the middle, an odd number; 1 for no sum.
 
@@ -130,6 +135,7 @@ class SourceEncoder(Encoder):
         feedforward_features: int | None = None,
         activation: Activation = "relu",
         norm: Norm = "post",
+        positions: SourcePositions = "sinusoidal",
         dropout: float = 0.0,
         kernel_size: int = 1,
     ) -> None:
@@ -137,12 +143,15 @@ class SourceEncoder(Encoder):
         check_options(num_layers, norm, activation, dropout)
         if num_symbols < 1:
             raise ValueError(f"num_symbols: expected 1 or more, got {num_symbols}")
+        if positions not in ("sinusoidal", "rotary"):
+            raise ValueError(f"positions: expected 'sinusoidal' or 'rotary', got {positions!r}")
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size: expected an odd number, 1 or more, got {kernel_size}")
-        self.num_symbols, self.num_features = num_symbols, num_features
+        self.num_symbols, self.num_features, self.positions = num_symbols, num_features, positions
         inside = feedforward_features or 4 * num_features
+        shared: dict[str, Any] = {"activation": activation, "norm": norm, "dropout": dropout}
         self.layers = nn.ModuleList(
-            EncoderLayer(num_features, num_heads, inside, activation=activation, norm=norm, dropout=dropout)
+            EncoderLayer(num_features, num_heads, inside, rotary=positions == "rotary", **shared)
             for _ in range(num_layers)
         )
         initialise(self.layers)
@@ -172,7 +181,8 @@ class SourceEncoder(Encoder):
         longest = int(mask.sum(1).max()) if len(mask) else 0
         context, mask = context[:, :longest], mask[:, :longest]
         x = math.sqrt(self.num_features) * F.embedding(context.clamp_min(0).long(), self.table)
-        x = x + sinusoids(0, longest, self.num_features, x.device).to(x)
+        if self.positions == "sinusoidal":
+            x = x + sinusoids(0, longest, self.num_features, x.device).to(x)
         x = self.dropout(self._with_nearest(x, mask))
         for layer in self.layers:
             x = layer(x, mask)
