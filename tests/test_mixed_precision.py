@@ -67,7 +67,8 @@ def test_a_training_in_mixed_precision_ends_near_the_full_one(tmp_path) -> None:
     for precision in ("32-true", "bf16-mixed"):
         torch.manual_seed(1)
         model = PixelCNN((6, 6), hidden_features=8, num_layers=2)
-        config = TrainConfig(epochs=4, batch_size=20, learning_rate=1e-2, precision=precision, device="cpu")
+        settings = {"epochs": 4, "batch_size": 20, "learning_rate": 1e-2, "gradient_clip": 50.0, "device": "cpu"}
+        config = TrainConfig(**settings, precision=precision)
         result = train(model, (x[:100], x[100:]), config, tmp_path / precision, progress=False)
         found[precision] = result.valid_nats
         assert all(parameter.dtype is torch.float32 for parameter in model.parameters())

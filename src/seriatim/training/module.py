@@ -210,8 +210,9 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    # One kernel for all parameters; it would unscale half-precision gradients by itself, before they are clipped.
-    fused = config.precision != "16-mixed" and all(parameter.device.type != "mps" for parameter in (*others, *biases))
+    # One kernel for all parameters; in mixed precision Lightning clips no gradients that an optimizer may unscale.
+    full = config.precision in ("32-true", "64-true")
+    fused = full and all(parameter.device.type != "mps" for parameter in (*others, *biases))
     return kind(groups, lr=config.learning_rate, fused=fused)
 
 
