@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from types import ModuleType
 from typing import NamedTuple
@@ -37,6 +38,16 @@ def kernels() -> ModuleType | None:
         )
         return None
     return kernels
+
+
+@cache
+def _workers(count: int) -> ThreadPoolExecutor:
+    """Return threads beside the one that asks. They stay: a new one first runs on the core of its maker for a while."""
+    return ThreadPoolExecutor(count, thread_name_prefix="seriatim")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_workers.cache_clear)  # threads do not go with a fork
 
 
 class Samples(NamedTuple):
@@ -277,9 +288,12 @@ def _advance(blocks: list[_Block], start: int, numbers: np.ndarray, scores: np.n
     if threads == 1:
         found = sample(blocks)
     else:
-        with ThreadPoolExecutor(threads - 1) as pool:
-            others = [pool.submit(sample, share) for share in shares[1:]]
-            found = sum((other.result() for other in others), sample(shares[0]))
+        others = [_workers(threads - 1).submit(sample, share) for share in shares[1:]]
+        try:
+            found = sample(shares[0])
+        finally:
+            wait(others)  # they write into what belongs to this call
+        found = sum((other.result() for other in others), found)
     if bad := [place for place in found if place is not None]:
         position, row = min(bad, key=lambda place: place[0])
         raise ValueError(f"parameters: expected finite numbers, got NaN or infinity at position {position}, row {row}")

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +32,8 @@ NUMBERS = 1
 OPERANDS = 7
 OPERAND = 3  # arena, offset in floats, cursor
 COLUMNS = OPERANDS + 4 * OPERAND
+
+_LINE = 64  # bytes of a cache line
 
 CURSOR = 7  # slots, stride, delay, width, column stride, shift, every
 
@@ -98,7 +101,7 @@ class Program:
             x: (B, 1, F) the input at `position`.
             position: how many positions have been read.
         """
-        arena = torch.zeros(x.shape[0], self.state_size)
+        arena = _zeros(x.shape[0], self.state_size)
         for buffer in self.kept:
             load(arena, buffer.offset, buffer, state, position)
         store(arena, self.input.buffer.offset, self.input.buffer, x, position + 1)
@@ -219,6 +222,17 @@ def load(arena: Tensor, offset: int, buffer: Buffer, state: State, position: int
         values = buffer.load(state)
         if values.shape[1]:  # of a cache that is empty there is nothing to write, and memory is touched when it fills
             store(arena, offset, buffer, values, 0 if buffer.steady else position)
+
+
+def _zeros(num_rows: int, size: int) -> Tensor:
+    """Return zeros (B, size) that begin a cache line, pages of which come when they are written.
+
+    torch fills large tensors on several threads, and those then keep cores busy for a while: the ones that are to
+    sample.
+    """
+    numbers = np.zeros(num_rows * size + _LINE // 4, np.float32)
+    first = -numbers.ctypes.data % _LINE // 4
+    return torch.from_numpy(numbers[first : first + num_rows * size]).view(num_rows, size)
 
 
 def _follow(state: State, path: tuple[object, ...]) -> State:
