@@ -77,10 +77,10 @@ def config(epochs: int, **changes: Any) -> TrainConfig:
     return TrainConfig(epochs=epochs, **{**shared, **changes})
 
 
-SMALL: dict[str, Any] = {"hidden_features": 128, "num_layers": 3, "num_heads": 4, "feedforward_features": 256}
+SMALL: dict[str, Any] = {"hidden_features": 64, "num_layers": 3, "num_heads": 4, "feedforward_features": 128}
 LARGE: dict[str, Any] = {"hidden_features": 256, "num_layers": 4, "num_heads": 8, "feedforward_features": 512}
 ENTRIES = {
-    "cpu": Entry(SMALL, 0.1, config(14, precision="bf16-mixed")),
+    "cpu": Entry(SMALL, 0.0, config(18)),
     "cuda": Entry(LARGE, 0.1, config(30, batch_values=16000, learning_rate=1e-3, device="cuda")),
 }
 
@@ -92,8 +92,7 @@ def model_of(entry: Entry, data: Sequences) -> Transformer:
     size = entry.sizes["hidden_features"]
     inner = {name: value for name, value in entry.sizes.items() if name != "hidden_features"}
     assert data.codec is not None
-    nearby: dict[str, Any] = {"positions": "rotary", "kernel_size": NEAREST}
-    encoder = SourceEncoder(data.codec.levels, size, **inner, **shared, **nearby)
+    encoder = SourceEncoder(data.codec.levels, size, **inner, **shared, kernel_size=NEAREST)
     longest = int(max(own.lengths.max() for own in data.splits.values())) + 1
     head = Ending(Tokens(data.codec.levels))
     return Transformer((longest,), head, hidden_features=size, **inner, **shared, encoder=encoder)
