@@ -98,6 +98,17 @@ def training_time(seconds: float, before: int, epochs: int) -> dict[str, Any]:
     return {"cpu_seconds": round(seconds * epochs / timed), "epochs_timed": timed}
 
 
+def told_epochs(row: Mapping[str, Any]) -> str:
+    """Return how many epochs a model was trained for, and whether in less than full precision, as words.
+
+    Example:
+        >>> told_epochs({"epochs": 9, "config": {"precision": "bf16-mixed"}})
+        '9 epochs in bf16-mixed'
+    """
+    precision = row.get("config", {}).get("precision", "32-true")
+    return f"{row['epochs']} epochs" + ("" if precision == "32-true" else f" in {precision}")
+
+
 def told_time(row: Mapping[str, Any], device: str = "cpu") -> str:
     """Return the time of a training as words: minutes, epochs, and of how many of them it is known.
 
@@ -107,7 +118,7 @@ def told_time(row: Mapping[str, Any], device: str = "cpu") -> str:
     """
     minutes = row["cpu_seconds" if device == "cpu" else "wall_seconds"] / 60
     part = row.get("epochs_timed", row["epochs"]) < row["epochs"]
-    return f"{minutes:.0f} min, {row['epochs']} epochs" + (f" (timed over {row['epochs_timed']})" if part else "")
+    return f"{minutes:.0f} min, {told_epochs(row)}" + (f" (timed over {row['epochs_timed']})" if part else "")
 
 
 def store(name: str, rows: Mapping[str, Any]) -> Path:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.common import WORK, load_rows, provenance, store, table
+from benchmarks.common import WORK, load_rows, provenance, store, table, told_epochs
 from benchmarks.density.mnist import interval
 from benchmarks.images.entries import config
 from seriatim.channels import ChannelMixtureOfLogistics
@@ -169,7 +169,7 @@ def render() -> str:
             rows.append([name, "not run", "", "", ""])
             continue
         low, high = row["interval"]
-        trained = f"{row['train_seconds'] / 60:.0f} min, {row['epochs']} epochs" if "epochs" in row else ""
+        trained = f"{row['train_seconds'] / 60:.0f} min, {told_epochs(row)}" if "epochs" in row else ""
         parameters = f"{row['parameters']:,}" if "parameters" in row else ""
         rows.append([name, f"{row['test_bits_per_dim']:.3f}", f"{low:.3f} to {high:.3f}", parameters, trained])
     text = table(["model", "test bits/dim", "95 % interval", "parameters", "training"], rows)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.common import WORK, load_rows, provenance, store, table
+from benchmarks.common import WORK, load_rows, provenance, store, table, told_epochs
 from benchmarks.density.mnist import interval
 from seriatim.model import AutoregressiveModel
 from seriatim.models import GatedPixelCNN, PixelCNN, PixelSNAIL
@@ -137,7 +137,7 @@ def rendered(results: str, entries: Table) -> str:
                 continue
             low, high = row["interval"]
             cells = [name, device, f"{row['test_nats']:.2f}", f"{low:.2f} to {high:.2f}", f"{row['valid_nats']:.2f}"]
-            time_taken = f"{row['train_seconds'] / 60:.0f} min, {row['epochs']} epochs"
+            time_taken = f"{row['train_seconds'] / 60:.0f} min, {told_epochs(row)}"
             rows.append([*cells, f"{row['parameters']:,}", time_taken, target])
     header = ["model", "device", "test nats", "95 % interval", "valid nats", "parameters", "training", "target"]
     return table(header, rows)
