@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
@@ -11,21 +9,13 @@ from seriatim.models import LSTM, PixelCNN
 from seriatim.nested import Nested
 from seriatim.reading import Reading
 from seriatim.training import TrainConfig, train
-from zoo import ZOO, context_of, model_of
-
-
-def distribution(name: str) -> Any:
-    made = ZOO[name]()
-    model, context = model_of(made).float().eval(), context_of(made, 3)
-    if context is None:
-        return model().expand((3,))
-    return model(context.float() if context.is_floating_point() else context)
+from zoo import ZOO, of_three_rows
 
 
 @pytest.mark.parametrize("name", list(ZOO))
 @torch.no_grad()
 def test_a_head_is_told_rounded_parameters_and_rounds_nothing_more(name: str) -> None:
-    p = distribution(name)
+    p = of_three_rows(name)
     x = p.sample(seed=0, engine="reference")
     told = []
     handle = p.model.network.register_forward_hook(lambda module, given, found: told.append(found[0]))

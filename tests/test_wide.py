@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from seriatim import autoregressive
 from seriatim.layers import positions
 from seriatim.wide import placed, wide
-from zoo import ZOO, context_of, model_of
+from zoo import ZOO, model_of, of_three_rows
 
 OTHER = torch.device("cpu", 0)
 REAL_ANGLES = positions.angles
@@ -42,14 +42,6 @@ def narrow_angles(*args: Any) -> torch.Tensor:
     return REAL_ANGLES(*args).float()  # the CPU makes them where the device cannot
 
 
-def distribution(name: str) -> Any:
-    made = ZOO[name]()
-    model, context = model_of(made).float().eval(), context_of(made, 3)
-    if context is None:
-        return model().expand((3,))
-    return model(context.float() if context.is_floating_point() else context)
-
-
 def names() -> list[str]:
     """The models of the zoo whose values are no float64 numbers."""
     return [name for name in ZOO if model_of(ZOO[name]()).head.value_dtype is not torch.float64]
@@ -57,7 +49,7 @@ def names() -> list[str]:
 
 @pytest.mark.parametrize("name", names())
 def test_a_likelihood_makes_no_float64(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    p = distribution(name)
+    p = of_three_rows(name)
     x = p.sample(seed=0, engine="reference")
     seen = Float64()
 
@@ -95,7 +87,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.device]]:
     "name", ["made_residual_scan", "lstm_ending", "wavenet", "transformer_source", "gated_pixelcnn_nested_vector"]
 )
 def test_values_drawn_elsewhere_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    p = distribution(name)
+    p = of_three_rows(name)
     wanted = p.sample(seed=1, engine="reference")
     heads = set()
     p.model.head.register_forward_hook(lambda module, args, output: heads.add(id(module)))

@@ -488,3 +488,12 @@ def context_of(made: Made, batch_size: int) -> Tensor | None:
 
     model, draw = made if isinstance(made, tuple) else (made, None)
     return Case(model, draw).contexts(batch_size)
+
+
+def of_three_rows(name: str) -> Any:
+    """The distribution of a model of the zoo in float32, of batch shape (3,)."""
+    made = ZOO[name]()
+    model, context = model_of(made).float().eval(), context_of(made, 3)
+    if context is None:
+        return model().expand((3,))
+    return model(context.float() if context.is_floating_point() else context)
