@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from seriatim.cli import app, sample_streams
+from seriatim.cli import app, sample_sequences, sample_streams
 from seriatim.context import Attributes
 from seriatim.data import Bytes, Characters, MuLaw, Roll, Standardised
 from seriatim.data.audio_files import read_audio, write_audio
@@ -138,6 +138,39 @@ def test_streams_as_lines_of_json_say_whose_values_come(runs):
         assert own[-1] == {"sequence": row, "length": one["length"], "ended": one["ended"]}
 
 
+def test_a_stream_of_sound_may_be_lines_of_json_too(runs):
+    same = ["-n", 2, "--length", 30, "--context", "digit=one,speaker=ann", "--json"]
+    result = seriatim(runs / "sound", *same, "--stream")
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["length"] for line in lines if "length" in line] == [30, 30]
+    whole = json.loads(seriatim(runs / "sound", *same).stdout)["samples"]
+    for row, one in enumerate(whole):
+        parts = [line["values"] for line in lines if line["sequence"] == row and "values" in line]
+        assert [value for part in parts for value in part] == one["values"]
+
+
+def test_the_speed_is_that_of_what_was_drawn(runs):
+    assert "6 characters in" in seriatim(runs / "text", "--length", 10, "--prompt", "ab a").stderr
+
+
+def test_chords_of_pieces_that_end_take_controls(runs):
+    greedy = [seriatim(runs / "music", "--length", 6, "--top-k", 1, "--seed", seed) for seed in (1, 2)]
+    assert greedy[0].exit_code == 0, greedy[0].output
+    assert greedy[0].stdout == greedy[1].stdout
+    assert seriatim(runs / "music", "--length", 6, "--temperature", 0.8, "--top-p", 0.9).exit_code == 0
+
+
+def test_ctrl_c_is_told_in_one_line(runs, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sample_sequences, "_draw", interrupted)
+    result = seriatim(runs / "text", "--length", 9)
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr == "seriatim: interrupted\n"
+
+
 def test_a_letter_of_several_bytes_is_streamed_whole():
     class Run:
         class model:
@@ -196,7 +229,18 @@ def test_a_series_is_in_its_own_units(runs, tmp_path):
     [
         ("text", ["--prompt", "abz"], "--prompt"),
         ("text", ["--seconds", 1], "--seconds: expected none for text"),
-        ("text", ["--length", 3, "--prompt", "ab a"], "expected more than the 4 positions of the prompt, got 3"),
+        (
+            "text",
+            ["--length", 3, "--prompt", "ab a"],
+            "--length: expected more than the 4 positions of --prompt, got 3",
+        ),
+        ("text", ["--length", 0], "--length: expected one position or more, got 0"),
+        ("text", ["--length", 10**17], "--length: expected 4,294,967,296 positions at most, got 1"),
+        ("sound", ["--seconds", -1, "--out", "x.wav"], "--seconds: expected one position or more, got -1"),
+        ("sound", ["--seconds", "nan", "--out", "x.wav"], "--seconds: expected a finite number, got nan"),
+        ("sound", ["--seconds", "inf", "--out", "x.wav"], "--seconds: expected a finite number, got inf"),
+        ("sound", ["--seconds", 1e12, "--out", "x.wav"], "--seconds: expected 4,294,967,296 positions at most"),
+        ("sound", ["--context", "digit=one,digit=two,speaker=ann", "--out", "x.wav"], "--context: expected digit once"),
         ("text", ["--out", "x.wav"], "--out: expected a name ending in .txt, .npz"),
         ("text", ["--context", "digit=one"], "--context: expected none"),
         ("text", ["--orders", 2], "--orders: expected an order-agnostic model"),
@@ -210,7 +254,7 @@ def test_a_series_is_in_its_own_units(runs, tmp_path):
         ("sound", ["--context", "digit=one", "--out", "x.wav"], "expected digit, speaker, got digit"),
         ("sound", ["--context", "digit=six,speaker=ann", "--out", "x.wav"], "expected digit among one, two, got six"),
         ("sound", ["--length", 5, "--seconds", 1, "--out", "x.wav"], "--seconds: expected none beside --length"),
-        ("sound", ["--prompt", "no.wav", "--out", "x.wav"], "no such file"),
+        ("sound", ["--prompt", "no.wav", "--out", "x.wav"], "--prompt: "),
         ("music", ["--stream", "--out", "x.wav"], "--stream: expected no --out"),
     ],
 )

@@ -171,6 +171,12 @@ def test_sound_in_blocks_costs_what_it_costs_whole(work, tmp_path, monkeypatch):
         assert float(one["end_log_prob_nats"]) == pytest.approx(float(few["end_log_prob_nats"]), rel=1e-4)
 
 
+def test_two_results_are_not_written_to_one_file(work, tmp_path):
+    both = "--per-value", tmp_path / "v.csv", "--out", tmp_path / "v.csv"
+    refused("score", work / "sound", work / "long.wav", *both, words="--per-value: expected another file than --out")
+    assert not list(tmp_path.iterdir())
+
+
 def test_memory_does_not_grow_with_the_length_of_a_file(work, tmp_path):
     if not Path("/proc/self/status").exists():
         pytest.skip("resident memory is read from /proc")

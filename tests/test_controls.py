@@ -118,6 +118,25 @@ def test_the_end_is_decided_by_the_first_uniform_as_without_controls():
         assert (drawn.item() == -1) == (u < end)
 
 
+@pytest.mark.parametrize(
+    "values", [Independent(Bernoulli(), (2,)), Nested(NADE((2,), hidden_features=3, encoder=Vector(4)))]
+)
+def test_the_end_of_several_values_is_a_choice_of_two(values):
+    head = Ending(values)
+    p = head(torch.tensor([1.0, *[0.3, -0.6, 0.2, 0.9][: values.num_params]])[None, None])
+    rows = torch.tensor([[[[0.0, 0]]], [[[0, 1]]], [[[1, 0]]], [[[1, 1]]], [[[-1, -1]]]])
+    end, cold = torch.tensor(1.0).sigmoid().double(), Controls(0.5).apply(p)
+    found = torch.cat([cold.log_prob(row).detach().exp().double().reshape(1) for row in rows])
+    assert float(found.sum()) == pytest.approx(1, abs=1e-6)
+    assert float(found[-1]) == pytest.approx(float(end**2 / (end**2 + (1 - end) ** 2)), abs=1e-6)
+    alive = torch.cat(
+        [Controls(0.5).apply(p.values).log_prob(row).detach().exp().double().reshape(1) for row in rows[:4]]
+    )
+    torch.testing.assert_close(found[:4], (1 - found[-1]) * alive)
+    greedy = Controls(top_k=1).apply(p)
+    assert bool((greedy.from_uniforms(torch.full((1, 1, 3), 0.999).double()) == -1).all())
+
+
 def test_operations_act_in_the_documented_order():
     p = d.Categorical(probs=torch.tensor([0.4, 0.3, 0.2, 0.1]))
 

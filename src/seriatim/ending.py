@@ -177,11 +177,17 @@ class ValueOrEnd(td.Distribution):
     def controlled(self, controls: Controls) -> ValueOrEnd:
         """Return what is sampled under controls: the end counts as one more value, after all others.
 
+        Values that say themselves how they are controlled (several at a position) stand apart from it: whether the
+        sequence ends is then a choice of two, under the same controls.
+
         Raises:
             ValueError: values that are not finitely many.
         """
-        log_p = controls.log_masses(self.values)
         stop = self.stop.double()[..., None]
+        if hasattr(self.values, "controlled"):
+            going, ending = controls.truncated(torch.cat([F.logsigmoid(-stop), F.logsigmoid(stop)], dim=-1)).unbind(-1)
+            return ValueOrEnd(self.head, ending - going, controls.apply(self.values))
+        log_p = controls.log_masses(self.values)
         log_q = controls.truncated(torch.cat([F.logsigmoid(-stop) + log_p, F.logsigmoid(stop)], dim=-1))
         alive = log_q[..., :-1].logsumexp(-1)
         # Where the end alone is left the values never come, but a distribution they must be.

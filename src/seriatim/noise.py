@@ -14,6 +14,9 @@ from torch import Tensor
 
 from seriatim.wide import wide
 
+MOST_POSITIONS = 1 << 32
+"""Positions that have noise of their own."""
+
 _MULTIPLIER = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _MASK = 0xFFFFFFFF

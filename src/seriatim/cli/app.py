@@ -38,15 +38,19 @@ class Program(typer.core.TyperGroup):
             return super().main(*args, **extra)
         try:
             status = super().main(*args, **extra | {"standalone_mode": False})
-        except KeyboardInterrupt:
-            print("seriatim: interrupted", file=sys.stderr)
-            sys.exit(INTERRUPTED)
         except (Exception, SystemExit) as error:
             line, status = as_line(error)
             if line is None:
                 raise
             print(line, file=sys.stderr)
         sys.exit(status if isinstance(status, int) else 0)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # typer would make a status of it without a word
+            print("seriatim: interrupted", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
 
 
 app = typer.Typer(

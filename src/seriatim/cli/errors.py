@@ -39,6 +39,8 @@ def as_line(error: BaseException) -> tuple[str | None, int]:
         return _line(f"{error.filename}: {(error.strerror or 'cannot be used').lower()}"), WRONG_INPUT
     if isinstance(error, ValueError | ImportError) or (isinstance(error, TypeError) and ": expected " in str(error)):
         return _line(str(error)), WRONG_INPUT
+    if isinstance(error, MemoryError):
+        return _line(f"memory: expected work that fits, got {str(error) or 'more'}"), FAILED
     if isinstance(error, ArithmeticError):  # training diverged
         return _line(str(error)), FAILED
     return None, FAILED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -24,6 +25,7 @@ from seriatim.data import Roll, Standardised, TextCodec
 from seriatim.data.audio_files import SUFFIXES as SOUND
 from seriatim.data.audio_files import write_audio
 from seriatim.ending import Ending
+from seriatim.noise import MOST_POSITIONS
 
 __all__ = ["Asked", "refuse_orders", "sample_sequences"]
 
@@ -89,7 +91,10 @@ def _prompt(run: Run, given: str | None) -> np.ndarray | None:
             return codec.encode(given)
         except ValueError as error:
             raise UserError(f"--prompt: {error}") from None
-    rows = read_sequences(run, given)
+    try:
+        rows = read_sequences(run, given)
+    except UserError as error:
+        raise UserError(f"--prompt: {str(error).removeprefix('FILE: ')}") from None
     if len(rows.values) != 1:
         raise UserError(f"--prompt: expected one sequence, got {len(rows.values)} in {given}")
     return rows.values[0]
@@ -100,14 +105,20 @@ def _length(run: Run, asked: Asked, given: int) -> int:
     if asked.length is not None and asked.seconds is not None:
         raise UserError(f"--seconds: expected none beside --length, got {asked.seconds:g}")
     rate = getattr(run.model.codec, "rate", None)
+    name, amount = ("--length", asked.length) if asked.seconds is None else ("--seconds", asked.seconds)
     if asked.seconds is None:
         length = given + run.model.event_shape[0] if asked.length is None else asked.length
     elif rate is None:
         raise UserError(f"--seconds: expected none for {kind_of(run.model.codec)}, which has no rate: --length says")
+    elif not math.isfinite(asked.seconds):
+        raise UserError(f"--seconds: expected a finite number, got {asked.seconds}")
     else:
         length = round(asked.seconds * rate)
     if length <= given:
-        raise UserError(f"--length, --seconds: expected more than the {given} positions of the prompt, got {length}")
+        least = f"more than the {given:,} positions of --prompt" if given else "one position or more"
+        raise UserError(f"{name}: expected {least}, got {amount}")
+    if length > MOST_POSITIONS:
+        raise UserError(f"{name}: expected {MOST_POSITIONS:,} positions at most, got {amount}")
     return length
 
 
@@ -137,7 +148,8 @@ def _draw(
     else:
         x = generate(run.model, asked.num, contexts, **options)
     made = [made_of(run, row, None if contexts is None else contexts[r]) for r, row in enumerate(x)]
-    tell_speed(run, sum(len(one.values) for one in made), time.perf_counter() - started)
+    given = 0 if options["prompt"] is None else len(options["prompt"])
+    tell_speed(run, sum(len(one.values) - given for one in made), time.perf_counter() - started)
     return made, scores
 
 

@@ -59,7 +59,7 @@ def stream_sequences(run: Run, kind: str, asked: Asked, contexts: Tensor | None,
     elif kind == "text":
         show("")
     for row, length in enumerate(lengths):
-        if kind == "sound" and asked.out != STDOUT:
+        if kind == "sound" and asked.out not in (None, STDOUT):
             path = _path(asked, row)
             say(f"wrote {path}" if length else f"{path}: not written, for the sequence ended before its first sample")
     tell_speed(run, sum(lengths), time.perf_counter() - started)

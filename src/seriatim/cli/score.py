@@ -53,6 +53,8 @@ def run(
     from seriatim.tasks import bits_per_dim, evaluate
 
     file = one_file(file, source, target)
+    if per_value is not None and per_value == out:
+        raise UserError(f"--per-value: expected another file than --out, got {per_value}")
     own = open_run(path, device)
     if of_sequences(own):
         from seriatim.cli.sequence_score import score_sequences

@@ -54,6 +54,9 @@ def context_of(run: Run, given: str | None) -> Tensor | None:
         parts = [(next(iter(encoder.attributes)), "=", given)]
     if not all(equals for _, equals, _ in parts):
         raise UserError(f"--context: expected {_asked(encoder)}, got {given!r}")
+    names = [name.strip() for name, _, _ in parts]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"--context: expected {twice[0]} once, got {given!r}")
     try:
         return encoder.numbers({name.strip(): value.strip() for name, _, value in parts})
     except ValueError as error:

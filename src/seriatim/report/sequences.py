@@ -102,12 +102,11 @@ def sequence_score_section(scored: ScoredSequences, source: str) -> Section:
     bars = [Bar(b.name, usual(b.nats or 0.0), f"{usual(b.nats or 0.0):.3f}", detail=b.detail) for b in applicable]
     own = usual(found.nats)
     low, high = (usual(end) for end in found.interval)
-    bars.append(Bar(scored.name, own, f"{own:.3f}", (low, high), True, scored.detail))
+    bars.append(Bar(scored.name, own, f"{own:.3f}", (low, high) if high > low else None, True, scored.detail))
     kept = f"{len(found.values):,} test sequence{'s' if len(found.values) > 1 else ''}"
-    caption = (
-        f"Mean of {found.lengths.sum():,} {scored.unit}s of {kept} in {scored.number}: shorter is better. The whisker "
-        f"is a {found.confidence:.0%} bootstrap interval over {scored.drawn}."
-    )
+    caption = f"Mean of {found.lengths.sum():,} {scored.unit}s of {kept} in {scored.number}: shorter is better."
+    if high > low:
+        caption += f" The whisker is a {found.confidence:.0%} bootstrap interval over {scored.drawn}."
     rows: list[tuple[float, list[str]]] = [
         (b.nats or 0.0, [b.name, *_numbers(b.nats), "", b.detail]) for b in applicable
     ]

@@ -12,7 +12,7 @@ from seriatim.autoregressive import Autoregressive
 from seriatim.controls import EXACT, Controls
 from seriatim.ending import Ending
 from seriatim.model import AutoregressiveModel
-from seriatim.noise import random_seed
+from seriatim.noise import MOST_POSITIONS, random_seed
 from seriatim.tasks.rows import Joint, take
 from seriatim.tasks.sampler import Sampler, as_prompt, joint_of, one_order
 
@@ -73,17 +73,14 @@ def stream(
     joint = one_order(joint_of(model, num, context, length))
     if num < 1 or first_row < 0 or chunk < 1:
         raise ValueError(f"expected num >= 1, first_row >= 0 and chunk >= 1, got {num}, {first_row} and {chunk}")
-    if joint.order.length > _POSITIONS:
-        raise ValueError(f"length: expected {_POSITIONS} at most, got {joint.order.length}")
+    if joint.order.length > MOST_POSITIONS:
+        raise ValueError(f"length: expected {MOST_POSITIONS} at most, got {joint.order.length}")
     sampler = Sampler(random_seed() if seed is None else seed, engine, controls, precision=precision)
     sampler.check(joint)
     given = as_prompt(prompt, joint, num)
     own = take(joint, torch.arange(num))
     assert isinstance(own, Autoregressive)
     return _blocks(own, torch.arange(first_row, first_row + num), sampler, chunk, given)
-
-
-_POSITIONS = 1 << 32  # that have noise of their own
 
 
 @torch.no_grad()
