@@ -37,7 +37,7 @@ def initialise(body: nn.Module) -> None:
     Example:
         >>> layer = feed_forward(4, 4, "relu")
         >>> initialise(layer)
-        >>> float(layer[0].bias.abs().sum()), float(layer[0].weight.abs().max()) <= (6 / 8) ** 0.5
+        >>> float(layer[0].bias.detach().abs().sum()), float(layer[0].weight.detach().abs().max()) <= (6 / 8) ** 0.5
         (0.0, True)
     """
     for module in body.modules():
