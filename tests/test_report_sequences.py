@@ -30,7 +30,9 @@ from seriatim.report.music import roll_figure, roll_picture, synthesise
 from seriatim.report.page import render
 from seriatim.report.panels import envelope, smoothed, surprise_panel, thinned
 from seriatim.report.pictures import heat_colours
+from seriatim.report.sequences import ScoredSequences, sequence_score_section
 from seriatim.report.series import Stretch, series_figure, stretch_table, stretches
+from seriatim.tasks import Surprise
 
 RATE = 8000
 
@@ -425,3 +427,13 @@ class TestSeries:
     def test_bad_input_is_named(self, call, words):
         with pytest.raises(ValueError, match=words):
             call()
+
+
+def test_a_score_without_an_interval_shows_none():
+    def section(interval):
+        found = Surprise([np.log([0.5, 0.5])], None, interval, 0.95)
+        scored = ScoredSequences("LSTM", found, [], "step", True)
+        return render(Content("x", sections=[sequence_score_section(scored, "rows")]))
+
+    assert "bootstrap interval" in section((0.6, 0.8))
+    assert "bootstrap interval" not in section((0.7, 0.7))

@@ -23,6 +23,8 @@ def as_line(error: BaseException) -> tuple[str | None, int]:
     Example:
         >>> as_line(UserError("n: expected 1 or more, got 0"))
         ('seriatim: error: n: expected 1 or more, got 0', 2)
+        >>> as_line(MemoryError("Unable to allocate 711 PiB"))
+        ('seriatim: error: memory: expected work that fits, got Unable to allocate 711 PiB', 1)
     """
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # what the parser of the command line raises
         context = getattr(error, "ctx", None)

@@ -229,6 +229,11 @@ def _zeros(num_rows: int, size: int) -> Tensor:
 
     torch fills large tensors on several threads, and those then keep cores busy for a while: the ones that are to
     sample.
+
+    Example:
+        >>> zeros = _zeros(3, 5)
+        >>> zeros.shape, float(zeros.abs().sum()), zeros.data_ptr() % 64
+        (torch.Size([3, 5]), 0.0, 0)
     """
     numbers = np.zeros(num_rows * size + _LINE // 4, np.float32)
     first = -numbers.ctypes.data % _LINE // 4
